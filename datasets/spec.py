@@ -1,0 +1,169 @@
+"""What a policy is given and what it commands: names, shapes, dtypes, units, limits, rate.
+
+Written once by whoever makes the data, stored with it, copied into the checkpoint, the bundle and
+the server's welcome, and compared at each of those borders. Numpy only: the robot imports this.
+
+An observation is a flat dict from tensor name to array: `images.<camera>` (H, W, 3) uint8 RGB,
+`proprio` (P,) float32. The instruction (a string) travels beside it. An action is (A,) float32.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from loopdit.errors import ObservationError, SpecMismatch
+
+SPEC_VERSION = 1
+IMAGE_PREFIX = "images."
+PROPRIO = "proprio"
+
+Observation = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named tensor.
+
+    `labels` and `units` name each element of the last axis of a vector (empty for images);
+    `low` and `high` are its limits in those units, where it has any.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    labels: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("labels", "units", "low", "high"):
+            values = getattr(self, field)
+            if values and len(values) != self.shape[-1]:
+                raise ValueError(
+                    f"{self.name}: {len(values)} {field} for a last axis of {self.shape[-1]}."
+                )
+
+    @property
+    def is_image(self) -> bool:
+        """Whether this is a camera frame, (H, W, 3) uint8."""
+        return self.name.startswith(IMAGE_PREFIX)
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """The border between a robot (or simulator) and a policy.
+
+    `action_frame` says in words what the numbers of an action are relative to.
+    `control_period_s` is the time between two actions.
+    """
+
+    observations: tuple[TensorSpec, ...]
+    action: TensorSpec
+    action_frame: str
+    control_period_s: float
+    version: int = SPEC_VERSION
+
+    @property
+    def cameras(self) -> tuple[TensorSpec, ...]:
+        """The image observations, in their declared order."""
+        return tuple(t for t in self.observations if t.is_image)
+
+    @property
+    def proprio(self) -> TensorSpec:
+        """The proprioception vector."""
+        return next(t for t in self.observations if t.name == PROPRIO)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` reads it back."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "PolicySpec":
+        """Read what `to_dict` wrote. Raises SpecMismatch for another version or missing fields."""
+        found = data.get("version")
+        if found != SPEC_VERSION:
+            raise SpecMismatch(
+                f"spec version {found}; this loopdit reads version {SPEC_VERSION}. "
+                f"Use the loopdit that wrote it, or write it again with this one."
+            )
+        try:
+            return cls(
+                observations=tuple(_tensor(t) for t in data["observations"]),
+                action=_tensor(data["action"]),
+                action_frame=data["action_frame"],
+                control_period_s=float(data["control_period_s"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpecMismatch(f"unreadable spec: {error!r}.") from error
+
+    def digest(self) -> str:
+        """16 hex digits that are equal only for equal specs."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differences(self, other: "PolicySpec") -> list[str]:
+        """One phrase for each field in which `other` differs: 'field is X, there Y'."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        found: list[str] = []
+        for key in [*mine, *(k for k in theirs if k not in mine)]:
+            here, there = mine.get(key, "absent"), theirs.get(key, "absent")
+            if here != there:
+                found.append(f"{key} is {here}, there {there}")
+        return found
+
+    def require_equal(self, other: "PolicySpec", mine: str, theirs: str, remedy: str) -> None:
+        """Raise SpecMismatch naming each differing field; `mine` and `theirs` say whose it is."""
+        differences = self.differences(other)
+        if differences:
+            shown = "; ".join(differences[:4]) + ("; ..." if len(differences) > 4 else "")
+            raise SpecMismatch(f"{mine} and {theirs} do not match: {shown}. {remedy}")
+
+    def check_observation(self, observation: Observation) -> None:
+        """Raise ObservationError for the first missing, unknown, misshapen or mistyped tensor."""
+        declared = [t.name for t in self.observations]
+        unknown = [name for name in observation if name not in declared]
+        if unknown:
+            raise ObservationError(
+                f"observation has {unknown[0]!r}, which the policy does not take. "
+                f"Send exactly: {', '.join(declared)}."
+            )
+        for tensor in self.observations:
+            if tensor.name not in observation:
+                raise ObservationError(
+                    f"observation lacks {tensor.name!r}. Send exactly: {', '.join(declared)}."
+                )
+            value = observation[tensor.name]
+            if tuple(value.shape) != tensor.shape or value.dtype != np.dtype(tensor.dtype):
+                raise ObservationError(
+                    f"{tensor.name} has shape {tuple(value.shape)} and dtype {value.dtype}; "
+                    f"the policy takes {tensor.shape} {tensor.dtype}."
+                )
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                where = np.argwhere(~np.isfinite(value))[0].tolist()
+                raise ObservationError(f"{tensor.name} is not finite at index {where}.")
+
+
+def _tensor(data: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{'observations.proprio.shape': [13], ...}: tensors are keyed by name, so that a
+    reordering or a missing camera reads as what it is."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if key == "observations":
+            flat[f"{path} (order)"] = [t["name"] for t in value]
+            for tensor in value:
+                flat |= _flat(tensor, f"{tensor['name']}.")
+        elif isinstance(value, dict):
+            flat |= _flat(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat

@@ -1,0 +1,1 @@
+"""From checkpoint to robot: bundle, back ends, wire protocol, server, client, latency."""

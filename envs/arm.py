@@ -1,0 +1,138 @@
+"""The simulated arm: 7-D delta end-effector commands in, poses and contacts out.
+
+An action moves a *reference* pose (not the measured one, so that tracking error does not
+accumulate); inverse kinematics turns it into joint targets, ramped over the control period.
+Knows nothing of tasks, cameras or Gymnasium.
+"""
+
+import math
+
+import mujoco
+import numpy as np
+
+from loopdit.envs.arm_scene import ARM_JOINTS, FINGER_TRAVEL_M, PADS, TIMESTEP_S, scene_xml
+from loopdit.envs.kinematics import InverseKinematics
+from loopdit.envs.rotations import TOOL_DOWN, matrix_of, multiply, quaternion_of
+
+MAX_TRANSLATION_M = 0.03
+MAX_ROTATION_RAD = 0.25
+WORKSPACE_LOW_M = np.array([0.14, -0.26, 0.010])
+WORKSPACE_HIGH_M = np.array([0.46, 0.26, 0.34])
+_HOME_M = np.array([0.24, 0.0, 0.20])
+_HOME_JOINTS = np.array([0.0, -0.6, 0.6, 0.0, 1.5, 0.0])
+# Beyond this residual the pose is out of reach: the step is dropped, so the reference cannot wind
+# up where the arm cannot follow.
+_UNREACHABLE_M = 0.02
+_RAMP = 0.8  # share of the control period over which the joint targets move
+_UNSTABLE = (
+    mujoco.mjtWarning.mjWARN_BADQACC,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+)
+
+
+class Arm:
+    """One MuJoCo model with the arm and `objects` (MJCF bodies), and its state."""
+
+    def __init__(self, objects: str, control_period_s: float) -> None:
+        self.model = mujoco.MjModel.from_xml_string(scene_xml(objects))
+        self.data = mujoco.MjData(self.model)
+        self.reference_position = _HOME_M.copy()
+        self.reference_quaternion = TOOL_DOWN.copy()
+        self._kinematics = InverseKinematics(self.model)
+        self._joint_targets = _HOME_JOINTS.copy()
+        self._substeps = round(control_period_s / TIMESTEP_S)
+        self._site = self.model.site("end_effector").id
+        self._arm_qpos = [self.model.joint(name).qposadr[0] for name in ARM_JOINTS]
+        self._finger_qpos = [self.model.joint(name).qposadr[0] for name in ("left", "right")]
+        self._pads = {self.model.geom(name).id for name in PADS}
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Arm near home with an open gripper; objects at their defaults. Call `settle` after."""
+        mujoco.mj_resetData(self.model, self.data)
+        self.reference_position = _HOME_M + rng.uniform(-0.02, 0.02, 3)
+        self.reference_quaternion = TOOL_DOWN.copy()
+        joints, _ = self._kinematics.solve(
+            self.reference_position, self.reference_quaternion, _HOME_JOINTS, iterations=240
+        )
+        self._joint_targets = joints
+        self.data.qpos[self._arm_qpos] = joints
+        self.data.qpos[self._finger_qpos] = FINGER_TRAVEL_M
+        self.data.ctrl[:6], self.data.ctrl[6] = joints, FINGER_TRAVEL_M
+
+    def place(self, body: str, position: np.ndarray, yaw: float) -> None:
+        """Put a free body at `position` (3,) m, upright, turned by `yaw` rad."""
+        start = self.model.joint(body).qposadr[0]
+        heading = [math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
+        self.data.qpos[start : start + 7] = [*position, *heading]
+
+    def settle(self, seconds: float = 0.1) -> None:
+        """Let objects come to rest before the first observation."""
+        mujoco.mj_forward(self.model, self.data)
+        for _ in range(round(seconds / TIMESTEP_S)):
+            mujoco.mj_step(self.model, self.data)
+
+    def command(self, action: np.ndarray) -> None:
+        """Execute one action (7,) for one control period. Values beyond the limits are clipped."""
+        translation = np.clip(action[:3], -MAX_TRANSLATION_M, MAX_TRANSLATION_M)
+        rotation = np.clip(action[3:6], -MAX_ROTATION_RAD, MAX_ROTATION_RAD)
+        position = np.clip(
+            self.reference_position + translation, WORKSPACE_LOW_M, WORKSPACE_HIGH_M
+        )
+        quaternion = multiply(quaternion_of(rotation), self.reference_quaternion)
+        quaternion /= np.linalg.norm(quaternion)
+        before = self._joint_targets
+        after, residual = self._kinematics.solve(position, quaternion, before)
+        if residual < _UNREACHABLE_M:
+            self.reference_position, self.reference_quaternion = position, quaternion
+            self._joint_targets = after
+        else:
+            after = before
+        ramp = max(1, int(_RAMP * self._substeps))
+        self.data.ctrl[6] = float(np.clip(action[6], 0.0, 1.0)) * FINGER_TRAVEL_M
+        for substep in range(1, self._substeps + 1):
+            self.data.ctrl[:6] = before + (after - before) * min(1.0, substep / ramp)
+            mujoco.mj_step(self.model, self.data)
+
+    @property
+    def position(self) -> np.ndarray:
+        """Measured end-effector position (3,) m in the base frame, a copy."""
+        return self.data.site_xpos[self._site].copy()
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """Measured end-effector rotation matrix (3, 3), base from tool, a copy."""
+        return self.data.site_xmat[self._site].reshape(3, 3).copy()
+
+    @property
+    def reference_rotation(self) -> np.ndarray:
+        """Commanded rotation matrix (3, 3), base from tool."""
+        return matrix_of(self.reference_quaternion)
+
+    @property
+    def opening(self) -> float:
+        """Measured gripper opening, 0 closed to 1 open."""
+        return float(self.data.qpos[self._finger_qpos[0]] / FINGER_TRAVEL_M)
+
+    @property
+    def unstable(self) -> bool:
+        """Whether MuJoCo met a NaN and reset itself: such an episode must never be scored."""
+        return any(self.data.warning[kind].number for kind in _UNSTABLE)
+
+    def body_position(self, body: str) -> np.ndarray:
+        """Position (3,) m of a body, a copy."""
+        return self.data.body(body).xpos.copy()
+
+    def body_quaternion(self, body: str) -> np.ndarray:
+        """Orientation (4,) of a body, a copy."""
+        return self.data.body(body).xquat.copy()
+
+    def pads_touching(self, geom: str) -> int:
+        """How many of the two finger pads touch `geom`."""
+        target = self.model.geom(geom).id
+        touching: set[int] = set()
+        for contact in self.data.contact[: self.data.ncon]:
+            pair = {int(contact.geom1), int(contact.geom2)}
+            if target in pair:
+                touching |= pair & self._pads
+        return len(touching)

@@ -1,0 +1,1 @@
+"""Closed-loop rollouts, their statistics and reports; recording demonstrations is one of them."""
