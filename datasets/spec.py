@@ -149,7 +149,8 @@ class PolicySpec:
 
 
 def _tensor(data: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return TensorSpec(**fields)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

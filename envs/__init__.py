@@ -1,1 +1,11 @@
-"""MuJoCo tasks as Gymnasium environments with 7-D actions, and their scripted experts."""
+"""MuJoCo tasks as Gymnasium environments with 7-D actions, and their scripted experts.
+
+`registry.make_env` is the way in. MuJoCo reads MUJOCO_GL once, when it is imported, and its own
+default needs a display: so the headless default is set here, before any of our modules imports it.
+"""
+
+import os
+
+if "MUJOCO_GL" not in os.environ:
+    os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = "egl"
+    os.environ["LOOPDIT_GL_DEFAULT"] = "egl"  # ours, so `gl.choose_gl` may still try others

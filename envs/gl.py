@@ -17,6 +17,7 @@ BACKENDS = ("egl", "osmesa")
 PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri"
 # Set once a back end has rendered, and inherited by child processes, so that only the first pays.
 _PROBED = "LOOPDIT_GL_PROBED"
+_DEFAULT = "LOOPDIT_GL_DEFAULT"
 
 _PROBE = """
 import mujoco, sys
@@ -41,6 +42,8 @@ def choose_gl() -> str:
     wanted = os.environ.get("MUJOCO_GL")
     if wanted and os.environ.get(_PROBED) == wanted:
         return wanted
+    if wanted == os.environ.get(_DEFAULT):  # set by this package, not by the user
+        wanted = None
     reasons: list[str] = []
     for name in [wanted] if wanted else BACKENDS:
         reason = _why_not(name)

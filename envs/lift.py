@@ -24,6 +24,8 @@ _FUNNEL_SLOPE = 6.0
 _FUNNEL_FLOOR_M = 0.006
 _FUNNEL_HEIGHT_M = 0.09
 _AT_GRASP_M = 0.010
+# The gripper turns to the cube's heading only near it, where its camera can see that heading.
+_TURN_WITHIN_M = 0.05
 # Fingers no wider than this around the cube are holding it.
 _HOLDING_OPENING = (HALF_EDGE_M + 0.0025) / FINGER_TRAVEL_M
 
@@ -70,16 +72,19 @@ class LiftExpert:
         in_hand = float(np.linalg.norm(position - target)) < 0.016
         if in_hand and arm.opening < _HOLDING_OPENING:
             lifted = np.array([*arm.reference_position[:2], _CARRY_HEIGHT_M])
-            return self._towards(lifted, yaw_of_tool(arm.reference_quaternion), gripper=0.0)
-        yaw = self._grasp_yaw()
+            return self._towards(lifted, self._present_yaw(), gripper=0.0)
+        yaw = self._grasp_yaw() if aside < _TURN_WITHIN_M else self._present_yaw()
         if float(np.linalg.norm(position - grasp)) < _AT_GRASP_M:
             return self._towards(grasp, yaw, gripper=0.0)
         above = min(_FUNNEL_HEIGHT_M, _FUNNEL_SLOPE * max(0.0, aside - _FUNNEL_FLOOR_M))
         return self._towards(grasp + [0.0, 0.0, above], yaw, gripper=1.0)
 
+    def _present_yaw(self) -> float:
+        return yaw_of_tool(self._arm.reference_quaternion)
+
     def _grasp_yaw(self) -> float:
         """The one of the cube's four headings that is nearest to the gripper's."""
-        present = yaw_of_tool(self._arm.reference_quaternion)
+        present = self._present_yaw()
         heading = yaw_of_body(self._arm.body_quaternion(CUBE))
         quarter = math.pi / 2
         return present + (heading - present + quarter / 2) % quarter - quarter / 2

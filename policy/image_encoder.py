@@ -1,8 +1,9 @@
 """A camera frame as a handful of tokens: small convolutions, then expected keypoint positions.
 
 Tokens are what costs on a CPU. A spatial softmax (arXiv 1509.06113) turns each feature map into
-where its feature is, to a fraction of a pixel, which is what reaching for things needs; four
-tokens of keypoints train five times faster than 36 patch tokens and reach the same.
+where its feature is, to a fraction of a pixel, which is what reaching for things needs. Wider
+stems, finer maps and a flattened map did no better on `lift` in equal time
+(docs/experiments/2026-11-23-lift.md).
 """
 
 import torch
@@ -18,16 +19,16 @@ class KeypointEncoder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 32, 5, stride=2, padding=2),
-            nn.GroupNorm(4, 32),
+            nn.Conv2d(3, 16, 5, stride=2, padding=2),
+            nn.GroupNorm(4, 16),
+            nn.SiLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.GroupNorm(8, 32),
             nn.SiLU(),
             nn.Conv2d(32, 64, 3, stride=2, padding=1),
             nn.GroupNorm(8, 64),
             nn.SiLU(),
-            nn.Conv2d(64, 128, 3, stride=2, padding=1),
-            nn.GroupNorm(8, 128),
-            nn.SiLU(),
-            nn.Conv2d(128, _CHANNELS, 1),
+            nn.Conv2d(64, _CHANNELS, 1),
         )
         self.project = nn.Linear(3 * _CHANNELS // TOKENS_PER_CAMERA, width)
 

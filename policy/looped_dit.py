@@ -1,4 +1,4 @@
-"""The looped diffusion transformer: a few blocks applied K times, observation in, velocity out.
+"""The looped diffusion transformer: a few blocks applied K times, from observation to chunk.
 
 Shapes: B batch, C cameras, N observation tokens, H action horizon, A action dim, D width, K loops,
 L = K * blocks. Everything here is in normalised units; `looped_policy` owns raw ones.
@@ -13,12 +13,11 @@ shallow one. Training supervises all exits at once and distils the deepest into 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from loopdit.command import option
 from loopdit.errors import ConfigError
@@ -33,10 +32,11 @@ _TIME_FREQUENCIES = 64
 class LoopedDiTConfig:
     """The size of the model; what it sees and commands comes from the data's spec."""
 
-    width: int = option(160, "width of every token, a multiple of 32")
+    width: int = option(128, "width of every token, a multiple of 32")
     blocks: int = option(1, "blocks in the shared stack")
     max_loops: int = option(4, "how often the stack is applied at most; any fewer can be served")
     action_horizon: int = option(16, "actions in a chunk")
+    actions_per_token: int = option(4, "consecutive actions that share a token")
 
     def __post_init__(self) -> None:
         if self.width < HEAD_SIZE or self.width % HEAD_SIZE:
@@ -48,10 +48,15 @@ class LoopedDiTConfig:
         for name in ("blocks", "max_loops", "action_horizon"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"policy.{name}={getattr(self, name)} must be at least 1.")
+        if self.actions_per_token < 1 or self.action_horizon % self.actions_per_token:
+            raise ConfigError(
+                f"policy.actions_per_token={self.actions_per_token} does not divide "
+                f"policy.action_horizon={self.action_horizon}."
+            )
 
 
 class LoopedDiT(nn.Module):
-    """Velocity of an action chunk given an observation, at every depth from 1 to `max_loops`."""
+    """An action chunk from an observation and a noisy chunk, at every depth 1..`max_loops`."""
 
     def __init__(
         self, config: LoopedDiTConfig, cameras: int, proprio_dim: int, action_dim: int
@@ -63,8 +68,11 @@ class LoopedDiT(nn.Module):
         self.proprio = nn.Linear(proprio_dim, width)
         tokens = cameras * TOKENS_PER_CAMERA + 1
         self.observation_position = nn.Parameter(0.02 * torch.randn(tokens, width))
-        self.action_in = nn.Linear(action_dim, width)
-        self.action_position = nn.Parameter(0.02 * torch.randn(config.action_horizon, width))
+        group = config.actions_per_token
+        self.action_in = nn.Linear(group * action_dim, width)
+        self.action_position = nn.Parameter(
+            0.02 * torch.randn(config.action_horizon // group, width)
+        )
         self.time = nn.Sequential(
             nn.Linear(2 * _TIME_FREQUENCIES, 2 * width),
             nn.SiLU(),
@@ -76,10 +84,10 @@ class LoopedDiT(nn.Module):
         self.loop_embedding = nn.Parameter(torch.zeros(config.max_loops, width))
         self.blocks = nn.ModuleList(AdaLNBlock(width) for _ in range(config.blocks))
         self.out_norm = nn.LayerNorm(width)
-        self.action_out = nn.Linear(width, action_dim)
+        self.action_out = nn.Linear(width, group * action_dim)
 
     def encode(
-        self, frames: Mapping[int, Tensor] | list[Tensor], proprio: Tensor, loops: int
+        self, frames: list[Tensor], proprio: Tensor, loops: int
     ) -> tuple[Tensor, Tensor]:
         """Each camera's frames (B, 3, S, S), proprio (B, P) -> keys, values (L, B, heads, N, d)."""
         parts = [encoder(frames[i]) for i, encoder in enumerate(self.cameras)]
@@ -96,25 +104,13 @@ class LoopedDiT(nn.Module):
                 values.append(value)
         return torch.stack(keys), torch.stack(values)
 
-    def velocities(
-        self, sample: Tensor, times: Tensor, keys: Tensor, values: Tensor, exits: str = "last"
-    ) -> list[Tensor]:
-        """Velocity (B, H, A) of `sample` (B, H, A) at `times` (B,), at exit K or at every exit.
+    def predict(self, sample: Tensor, times: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The chunk (B, H, A) that `sample` (B, H, A) at `times` (B,) is on the way to.
 
-        K is how many loops `keys` and `values` were encoded for. exits: "last" | "all".
+        K is how many loops `keys` and `values` were encoded for.
         """
-        tokens = self.action_in(sample) + self.action_position
-        condition = self._condition(times)
-        loops = len(keys) // len(self.blocks)
-        found: list[Tensor] = []
-        for loop in range(loops):
-            tokens = tokens + self.loop_embedding[loop]
-            for i, block in enumerate(self.blocks):
-                at = loop * len(self.blocks) + i
-                tokens, _ = block(tokens, condition, (keys[at], values[at]))
-            if exits == "all" or loop == loops - 1:
-                found.append(self.action_out(self.out_norm(tokens)))
-        return found
+        *_, tokens = self._loop(sample, times, keys, values)
+        return self._chunk(tokens)
 
     def loss(
         self,
@@ -125,35 +121,45 @@ class LoopedDiT(nn.Module):
         generator: torch.Generator,
         distill: float,
     ) -> Tensor:
-        """Flow-matching loss of each exit, (max_loops,); sum or average them.
+        """Mean squared error of each exit's predicted chunk, (max_loops,), normalised units.
 
-        chunk (B, H, A) normalised actions; valid (B, H) marks those inside the episode.
+        chunk (B, H, A) is the demonstrated one; valid (B, H) marks actions inside the episode.
         `distill` in [0, 1) is the share of a shallower exit's target that is the deepest exit's
-        own velocity rather than the sample's: the same optimum with less noise.
+        own prediction rather than the demonstration: the same optimum with less noise.
         """
-        noise = torch.randn(chunk.shape, generator=generator)
+        noise = torch.randn(chunk.shape, generator=generator, device=chunk.device)
         times = sample_times(len(chunk), generator)
         keys, values = self.encode(frames, proprio, self.config.max_loops)
-        sample = interpolate(noise, chunk, times)
-        exits = self.velocities(sample, times, keys, values, exits="all")
-        truth = chunk - noise
-        mixed = torch.lerp(truth, exits[-1].detach(), distill)
+        passes = self._loop(interpolate(noise, chunk, times), times, keys, values)
+        exits = [self._chunk(tokens) for tokens in passes]
+        mixed = torch.lerp(chunk, exits[-1].detach(), distill)
+        targets = [mixed] * (len(exits) - 1) + [chunk]
         weight = valid[..., None].to(chunk.dtype)
-        scale = weight.sum() * chunk.shape[-1]
-        losses = [
-            (weight * (predicted - (truth if predicted is exits[-1] else mixed)).square()).sum()
-            / scale
-            for predicted in exits
-        ]
-        return torch.stack(losses)
+        count = weight.sum() * chunk.shape[-1]
+        errors = torch.stack(exits) - torch.stack(targets)  # (max_loops, B, H, A)
+        return (weight * errors.square()).sum((1, 2, 3)) / count
+
+    def _loop(
+        self, sample: Tensor, times: Tensor, keys: Tensor, values: Tensor
+    ) -> Iterator[Tensor]:
+        """The action tokens after each loop."""
+        group = self.config.actions_per_token
+        grouped = sample.unflatten(1, (-1, group)).flatten(2)  # (B, H / group, group * A)
+        tokens = self.action_in(grouped) + self.action_position
+        condition = self._condition(times)
+        depth = len(self.blocks)
+        for loop in range(len(keys) // depth):
+            tokens = tokens + self.loop_embedding[loop]
+            for i, block in enumerate(self.blocks, loop * depth):
+                tokens, _ = block(tokens, condition, (keys[i], values[i]))
+            yield tokens
+
+    def _chunk(self, tokens: Tensor) -> Tensor:
+        """Action tokens (B, H / group, D) -> actions (B, H, A)."""
+        grouped = self.action_out(self.out_norm(tokens))
+        return grouped.unflatten(-1, (self.config.actions_per_token, -1)).flatten(1, 2)
 
     def _condition(self, times: Tensor) -> Tensor:
         """Times (B,) -> condition (B, 1, D): one for all tokens of a sample."""
         angles = times[:, None] * self.frequencies
         return self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))[:, None]
-
-
-def masked_mse(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the weighted elements; weight (B, H, 1), the others (B, H, A)."""
-    error = functional.mse_loss(predicted, target, reduction="none")
-    return (weight * error).sum() / (weight.sum() * predicted.shape[-1])

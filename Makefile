@@ -1,0 +1,57 @@
+# Every target sets up what it needs; nothing here asks a question. `make help` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast test-slow check format bench docs goldens recipe-lift clean
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# pyright looks on the network for a newer version of itself unless told not to.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
+
+setup:  ## leave the tested environment in .venv (PYTHON=python3.12 and TORCH_INDEX=URL choose)
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
+
+demo: setup  ## demonstrations to closed-loop success: the whole path, with a report at its end
+	$(BIN)/python -m loopdit.eval.demo
+
+test: setup  ## everything that needs neither a GPU nor minutes
+	$(PYTEST) -m "not slow and not gpu"
+
+test-fast: setup  ## the quick part of `test`: no whole commands, no other processes
+	$(PYTEST) -m "not slow and not gpu and not system"
+
+test-slow: setup  ## what takes minutes
+	$(PYTEST) -m "slow and not gpu"
+
+check: setup  ## lint, format, types, and which folder may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup  ## what `check` would have changed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## latency of the shipped policy for every loop count and back end
+	$(BIN)/policy-bench out=outputs/bench
+
+docs: setup  ## write docs/commands.md again from the commands' own --help
+	$(BIN)/python scripts/command_page.py
+
+goldens: setup  ## write the format goldens again; review the diff, it is a format change
+	@for script in tests/goldens/make_*.py; do $(BIN)/python $$script || exit 1; done
+
+recipe-lift: setup  ## train the shipped bundle: at most 2 hours on 2 cores
+	$(BIN)/policy-collect recipe=lift
+	$(BIN)/policy-train recipe=lift
+	$(BIN)/policy-export recipe=lift
+	$(BIN)/policy-eval recipe=lift
+
+clean:  ## remove the environment, builds and caches; outputs/ stays
+	rm -rf .venv build dist src/loopdit.egg-info
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find policy envs datasets deploy eval configs tests scripts src/loopdit -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""YAML of `make demo` (python -m loopdit.eval.demo)."""

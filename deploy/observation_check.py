@@ -1,0 +1,29 @@
+"""Which wire code says what is wrong with an observation; the spec itself finds it."""
+
+import numpy as np
+
+from loopdit.datasets.spec import Observation, PolicySpec
+from loopdit.deploy.messages import ErrorCode, WireError
+from loopdit.errors import ObservationError
+
+
+def check_observation(spec: PolicySpec, observation: Observation) -> None:
+    """Raise WireError(UNKNOWN, SHAPE, DTYPE or NONFINITE) naming the first wrong tensor."""
+    try:
+        spec.check_observation(observation)
+    except ObservationError as fault:
+        raise WireError(_code_of_fault(spec, observation), str(fault)) from None
+
+
+def _code_of_fault(spec: PolicySpec, observation: Observation) -> ErrorCode:
+    if {t.name for t in spec.observations} != set(observation):
+        return ErrorCode.UNKNOWN
+    for tensor in spec.observations:
+        value = observation[tensor.name]
+        if tuple(value.shape) != tensor.shape:
+            return ErrorCode.SHAPE
+        if value.dtype != np.dtype(tensor.dtype):
+            return ErrorCode.DTYPE
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            return ErrorCode.NONFINITE
+    raise AssertionError("the spec refused an observation for a reason that has no code here.")

@@ -1,0 +1,151 @@
+"""Wire v1 as bytes: a message to its frames and back, as pure functions.
+
+A message is a list of frames: a header (the magic `LDP1`, then one msgpack array whose first
+element names the kind) and one raw little-endian C-order frame for each tensor that the header
+describes. Everything that arrives is untrusted: it is checked here before any array views it, and
+no frame is ever unpickled. Knows nothing of sockets, sessions or time. docs/protocol.md says the
+same to a reader who writes a client in another language.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, get_args
+
+import msgspec
+import numpy as np
+
+from loopdit.deploy.messages import Chunk, ErrorCode, Message, Obs, TensorHeader, WireError
+
+# A reader of another magic would misunderstand; everything less only appends fields.
+MAGIC = b"LDP1"
+MAX_TENSORS = 64
+MAX_RANK = 8
+MAX_HEADER_BYTES = 64 * 1024
+
+# bool is missing on purpose: a byte other than 0 or 1 viewed as bool is undefined behaviour.
+DTYPES = {
+    name: np.dtype(name).newbyteorder("<")
+    for name in (
+        *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+        *("float16", "float32", "float64"),
+    )
+}
+
+
+Frame: TypeAlias = bytes | memoryview
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+_KINDS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Message))
+
+
+def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) -> list[Frame]:
+    """The frames of `message`; `tensors` only for an Obs or a Chunk.
+
+    Raises WireError(DTYPE) for an array of a dtype that the wire does not carry.
+    """
+    frames: list[Frame] = [b""]
+    if tensors:
+        headers: list[TensorHeader] = []
+        for name, array in tensors.items():
+            if array.dtype.name not in DTYPES:
+                raise WireError(
+                    ErrorCode.DTYPE,
+                    f"{name} has dtype {array.dtype}; the wire carries {', '.join(DTYPES)}.",
+                )
+            headers.append(TensorHeader(name, array.dtype.name, array.shape))
+            raw = np.ascontiguousarray(array, dtype=DTYPES[array.dtype.name])
+            frames.append(raw.data if raw.size else b"")
+        message = msgspec.structs.replace(message, tensors=tuple(headers))
+    frames[0] = MAGIC + _encoder.encode(message)
+    return frames
+
+
+def decode(frames: Sequence[bytes], max_bytes: int) -> tuple[Message, dict[str, np.ndarray]]:
+    """The message and its tensors, as read-only views of `frames` (which may be hostile).
+
+    `max_bytes` caps the tensors of one message together. Raises WireError: VERSION, MALFORMED,
+    UNKNOWN_KIND, TOO_BIG, DTYPE or SHAPE, with the seq where one could be read.
+    """
+    message = _decode_header(frames[0] if frames else b"")
+    described = message.tensors if isinstance(message, (Obs, Chunk)) else ()
+    try:
+        return message, _view_tensors(described, frames[1:], max_bytes)
+    except WireError as fault:
+        fault.seq = message.seq
+        raise
+
+
+def _decode_header(header: bytes) -> Message:
+    if len(header) > MAX_HEADER_BYTES:
+        raise WireError(
+            ErrorCode.TOO_BIG, f"header of {len(header)} bytes; at most {MAX_HEADER_BYTES}."
+        )
+    if header[:4] != MAGIC:
+        if header[:3] == MAGIC[:3]:
+            raise WireError(
+                ErrorCode.VERSION,
+                f"message of protocol {header[:4]!r}; this loopdit speaks {MAGIC!r}. "
+                "Use the same loopdit on both sides.",
+            )
+        raise WireError(ErrorCode.MALFORMED, f"header begins {bytes(header[:4])!r}, not {MAGIC!r}.")
+    try:
+        return _decoder.decode(memoryview(header)[4:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        raise _header_fault(header, fault) from None
+
+
+def _header_fault(header: bytes, fault: Exception) -> WireError:
+    """Why a header is not a message, with its seq where at least that can be read."""
+    try:
+        fields = msgspec.msgpack.decode(memoryview(header)[4:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, ValueError):
+        fields = None
+    if not isinstance(fields, list) or not fields:
+        return WireError(ErrorCode.MALFORMED, "header is not a msgpack array.")
+    kind, seq = fields[0], fields[1] if len(fields) > 1 else 0
+    seq = seq if isinstance(seq, int) and 0 < seq < 2**63 else 0
+    if isinstance(kind, str) and kind not in _KINDS:
+        return WireError(ErrorCode.UNKNOWN_KIND, f"message kind {kind[:32]!r} is not known.", seq)
+    return WireError(ErrorCode.MALFORMED, f"header of {str(kind)[:32]!r}: {fault}.", seq)
+
+
+def _view_tensors(
+    headers: tuple[TensorHeader, ...], frames: Sequence[bytes], max_bytes: int
+) -> dict[str, np.ndarray]:
+    if len(headers) > MAX_TENSORS or len(frames) > MAX_TENSORS:
+        raise WireError(
+            ErrorCode.TOO_BIG, f"{max(len(headers), len(frames))} tensors; at most {MAX_TENSORS}."
+        )
+    if len(headers) != len(frames):
+        raise WireError(
+            ErrorCode.MALFORMED,
+            f"{len(frames)} tensor frames where the header describes {len(headers)}.",
+        )
+    total = sum(len(frame) for frame in frames)
+    if total > max_bytes:
+        raise WireError(ErrorCode.TOO_BIG, f"{total} bytes of tensors; at most {max_bytes}.")
+    tensors: dict[str, np.ndarray] = {}
+    for header, frame in zip(headers, frames, strict=True):
+        name = header.name[:64]
+        if header.name in tensors:
+            raise WireError(ErrorCode.MALFORMED, f"tensor {name!r} occurs twice.")
+        dtype = DTYPES.get(header.dtype)
+        if dtype is None:
+            raise WireError(
+                ErrorCode.DTYPE,
+                f"{name} has dtype {header.dtype[:32]!r}; the wire carries {', '.join(DTYPES)}.",
+            )
+        shape = header.shape
+        if len(shape) > MAX_RANK:
+            raise WireError(ErrorCode.SHAPE, f"{name} has {len(shape)} axes; at most {MAX_RANK}.")
+        # Python integers: a product that would overflow 64 bits cannot slip through.
+        needed = math.prod(shape) * dtype.itemsize
+        if needed != len(frame) or any(n > max_bytes for n in shape):
+            raise WireError(
+                ErrorCode.SHAPE,
+                f"{name}: {header.dtype} {shape} is {needed} bytes, its frame has {len(frame)}.",
+            )
+        view = np.frombuffer(frame, dtype).reshape(shape)
+        tensors[header.name] = view.astype(dtype.newbyteorder("="), copy=False)
+    return tensors

@@ -1,0 +1,63 @@
+"""A bundle on a back end, as the server wants it: one observation in, one timed chunk out.
+
+The starting noise comes from the request's seed, so a request computes the same chunk again.
+"""
+
+import time
+
+import numpy as np
+
+from loopdit.datasets.spec import Observation, PolicySpec
+from loopdit.deploy.backends import Backend
+from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.served_policy import Inference
+from loopdit.errors import ConfigError
+
+
+class ServedBundle:
+    """See `served_policy.ServedPolicy`."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.backend = backend
+        self.spec: PolicySpec = bundle.spec
+        self.model_id = bundle.model_id
+        self.horizon = bundle.horizon
+        self.loops = bundle.loops
+        self.default_loops = bundle.default_loops
+        self.steps = bundle.steps
+        self._bundle = bundle
+
+    def infer(self, observation: Observation, *, seed: int, loops: int, steps: int) -> Inference:
+        """One observation, already checked against the spec -> actions (H, A) in raw units.
+
+        Raises BundleError for a K that was not exported, ConfigError for fewer than one step.
+        """
+        self._bundle.require_loops(loops)
+        if steps < 1:
+            raise ConfigError(f"steps={steps} must be at least 1.")
+        batched = {name: value[None] for name, value in observation.items()}
+        noise = starting_noise(seed, 1, self.horizon, self.spec.action.shape[0])
+        began = time.perf_counter_ns()
+        context = self.backend.encode(batched, loops)
+        encoded = time.perf_counter_ns()
+        actions = self.backend.denoise(context, noise, steps)[0]
+        done = time.perf_counter_ns()
+        return Inference(
+            actions=actions,
+            loops=loops,
+            steps=steps,
+            encode_us=(encoded - began) // 1000,
+            denoise_us=(done - encoded) // 1000,
+        )
+
+    def warm_up(self) -> None:
+        """Run each K once, so that no request pays for loading and packing."""
+        blank = {t.name: np.zeros(t.shape, t.dtype) for t in self.spec.observations}
+        for loops in self.loops:
+            self.infer(blank, seed=0, loops=loops, steps=1)
+
+
+def starting_noise(seed: int, batch: int, horizon: int, action_dim: int) -> np.ndarray:
+    """Standard normal (batch, horizon, action_dim) float32 that depends on `seed` alone."""
+    generator = np.random.Generator(np.random.Philox(seed))
+    return generator.standard_normal((batch, horizon, action_dim), dtype=np.float32)

@@ -1,0 +1,245 @@
+"""policy-collect: an environment's scripted expert records demonstrations into an episode store.
+
+Worker processes each hold an environment and append the episodes they finish to the one store.
+Which episodes come out depends on the seeds and the noise alone, not on the number of workers.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Generator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loopdit.command import Command, option, run_command
+from loopdit.datasets.store import EpisodeStore, EpisodeWriter
+from loopdit.envs.registry import ENV_NAMES, make_env
+from loopdit.errors import ConfigError, StoreError
+from loopdit.eval.demonstration import demonstrate
+from loopdit.eval.perturb import NoiseConfig
+from loopdit.eval.seeds import FIRST_HELD_OUT_SEED
+from loopdit.machine import machine_and_versions, usable_cores
+from loopdit.progress import Progress
+
+COMMAND = Command(
+    name="policy-collect",
+    folder="collect",
+    summary="record a scripted expert's demonstrations into an episode store.",
+    examples=(
+        "policy-collect env=lift episodes=200 out=lift.zarr",
+        "policy-collect recipe=demo out=lift.zarr",
+        "policy-collect env=lift episodes=100 out=lift.zarr append=true",
+    ),
+)
+# An expert that fails on more seeds than it is asked episodes, and on these, is not worth waiting.
+_FAILURES_ALLOWED = 10
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What to record, how much of it, and where to."""
+
+    env: str = option("lift", f"environment: {', '.join(ENV_NAMES)}")
+    episodes: int = option(200, "how many successful episodes to record; failed ones are dropped")
+    seed: int = option(0, f"first seed, below {FIRST_HELD_OUT_SEED} (held out for evaluation)")
+    image_size: int = option(64, "height and width of the camera frames, pixels")
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    hold_steps: int = option(3, "control steps recorded after success")
+    workers: int = option(0, "processes; 0 is one for each core")
+    out: str = option("outputs/demonstrations.zarr", "the store to write")
+    append: bool = option(False, "go on with the store at out=, after its last seed")
+
+    def __post_init__(self) -> None:
+        for name, least in {"episodes": 1, "seed": 0, "image_size": 16, "hold_steps": 0}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}.")
+        if self.workers < 0:
+            raise ConfigError(f"workers={self.workers} must be 0 (one for each core) or more.")
+        _require_training_seeds(self.seed, self.episodes)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a run recorded: episodes and control steps stored, seeds on which the expert failed."""
+
+    episodes: int
+    steps: int
+    failed_seeds: tuple[int, ...]
+
+
+def main() -> None:
+    """Entry point of `policy-collect`."""
+    run_command(COMMAND, CollectConfig, run)
+
+
+def run(config: CollectConfig) -> None:
+    """Record, and print what came of it."""
+    collected = collect(config)
+    store = EpisodeStore.open(config.out)
+    failed = len(collected.failed_seeds)
+    sys.stdout.write(
+        f"{collected.episodes} episodes ({collected.steps} steps) recorded, "
+        f"{failed} failed and dropped; {config.out} holds {len(store.episodes)} episodes.\n"
+    )
+
+
+def collect(config: CollectConfig) -> Collected:
+    """Record `config.episodes` successful episodes with the seeds from `config.seed` on.
+
+    Raises ConfigError when the expert keeps failing, StoreError when the store cannot be written,
+    RenderingError where no OpenGL renders. Whatever stops it, the finished episodes are kept.
+    """
+    env = make_env(config.env, config.image_size)
+    spec = env.policy_spec
+    env.close()
+    if config.append and Path(config.out).exists():
+        writer = EpisodeWriter.resume(config.out, spec)
+        known = [record.seed for record in EpisodeStore.open(config.out).episodes]
+        first = max([config.seed, *(seed + 1 for seed in known)])
+    else:
+        writer = EpisodeWriter.create(config.out, spec, _provenance(config))
+        first = config.seed
+    return _Collection(config, writer).run(first)
+
+
+class _Collection:
+    """One run: seeds go out to workers in rounds until enough of them succeeded.
+
+    A round asks for exactly as many episodes as are missing, so that the seeds tried do not depend
+    on which worker is quick.
+    """
+
+    def __init__(self, config: CollectConfig, writer: EpisodeWriter) -> None:
+        self._config = config
+        self._writer = writer
+        self._stored_before = self._stored()
+        self._lengths: list[int] = []
+        self._failed: list[int] = []
+
+    def run(self, seed: int) -> Collected:
+        workers = min(self._config.workers or usable_cores(), self._config.episodes)
+        executor = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _start_worker, (self._config,)
+        )
+        try:
+            with Progress(f"collecting {self._config.env}", self._config.episodes) as progress:
+                progress.update(0)
+                while missing := self._missing():
+                    _require_training_seeds(seed, missing)
+                    self._round(executor, range(seed, seed + missing), progress)
+                    seed += missing
+        except KeyboardInterrupt:
+            executor.shutdown(wait=True, cancel_futures=True)
+            sys.stdout.write(f"Stopped: {self._kept()}. {self._how_to_go_on()}\n")
+            sys.stdout.flush()
+            raise
+        except BrokenProcessPool as error:
+            raise StoreError(
+                f"a worker process died (killed, or out of memory); {self._kept()}. "
+                f"{self._how_to_go_on()} Fewer workers= need less memory."
+            ) from error
+        finally:
+            # Episodes that are under way are finished and stored: seconds, and nothing is lost.
+            executor.shutdown(wait=True, cancel_futures=True)
+        return Collected(len(self._lengths), sum(self._lengths), tuple(self._failed))
+
+    def _round(self, executor: ProcessPoolExecutor, seeds: range, progress: Progress) -> None:
+        with _interrupts_ignored():  # inherited by the workers, which are started here
+            pending: dict[Future[int | None], int] = {
+                executor.submit(_record, self._writer, seed, self._config): seed for seed in seeds
+            }
+        for future in as_completed(pending):
+            length = future.result()
+            if length is None:
+                self._failed.append(pending[future])
+                self._check_failures()
+            else:
+                self._lengths.append(length)
+            progress.update(len(self._lengths), self._note())
+
+    def _missing(self) -> int:
+        return self._config.episodes - len(self._lengths)
+
+    def _note(self) -> str:
+        return f"{len(self._lengths)}/{self._config.episodes} episodes, {len(self._failed)} failed"
+
+    def _check_failures(self) -> None:
+        if len(self._failed) > _FAILURES_ALLOWED + self._config.episodes:
+            tried = len(self._failed) + len(self._lengths)
+            raise ConfigError(
+                f"the expert failed on {len(self._failed)} of {tried} seeds; {self._kept()}. "
+                f"Lower noise.translation_m or noise.kick_probability."
+            )
+
+    def _stored(self) -> int:
+        return len(EpisodeStore.open(self._config.out).episodes)
+
+    def _kept(self) -> str:
+        return f"{self._config.out} is readable and holds {self._stored()} episodes"
+
+    def _how_to_go_on(self) -> str:
+        # Counted in the store: what was under way was finished, and nobody waited for it.
+        left = self._config.episodes - (self._stored() - self._stored_before)
+        return f"Go on with append=true episodes={left}." if left else "Nothing is missing."
+
+
+# A worker's environment, made once: making one costs as much as several episodes.
+_worker_env: list[Any] = []
+
+
+def _start_worker(config: CollectConfig) -> None:
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _worker_env.append(make_env(config.env, config.image_size))
+
+
+def _exit_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next seed for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _record(writer: EpisodeWriter, seed: int, config: CollectConfig) -> int | None:
+    """Steps of the episode that was stored, None when the expert failed."""
+    episode = demonstrate(_worker_env[0], seed, config.noise, config.hold_steps)
+    return None if episode is None else writer.append(episode).length
+
+
+@contextmanager
+def _interrupts_ignored() -> Generator[None]:
+    """Ctrl-C reaches the whole process group; only the parent shall act on it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _require_training_seeds(first: int, count: int) -> None:
+    if first + count > FIRST_HELD_OUT_SEED:
+        raise ConfigError(
+            f"seeds {first} to {first + count - 1} reach the held-out ones: those from "
+            f"{FIRST_HELD_OUT_SEED} on are for evaluation. Use a lower seed= or fewer episodes=."
+        )
+
+
+def _provenance(config: CollectConfig) -> dict[str, Any]:
+    settings = {key: value for key, value in asdict(config).items() if key not in ("out", "append")}
+    return {
+        "made_by": COMMAND.name,
+        "labels": "the expert's clean actions; perturbed ones were executed",
+        "settings": settings,
+        "recorded_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **machine_and_versions(),
+    }

@@ -1,0 +1,171 @@
+"""From the words of `policy=` to something that makes rollout policies, opened and checked.
+
+tcp://HOST:PORT   a policy server, over the wire       FOLDER   a bundle, in this process
+untrained         the bundle's model, random weights   replay   training actions from data=
+expert            the environment's scripted expert    zeros, random
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loopdit.datasets.spec import PolicySpec
+from loopdit.datasets.store import EpisodeStore
+from loopdit.deploy.backends import default_threads, load_backend
+from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.client import PolicyClient
+from loopdit.deploy.served_bundle import ServedBundle
+from loopdit.errors import ConfigError
+from loopdit.eval.environment import Environment
+from loopdit.eval.policies import (
+    ExpertPolicy,
+    Infer,
+    ModelPolicy,
+    RandomPolicy,
+    ReplayPolicy,
+    ZerosPolicy,
+    in_process,
+    over_the_wire,
+    untrained_twin,
+)
+from loopdit.eval.rollout import RolloutPolicy
+
+BASELINES = ("expert", "zeros", "random", "replay", "untrained")
+WIRE_SCHEMES = ("tcp://", "ipc://")
+_UNTRAINED_SEED = 0
+# A server shared with others may keep a request waiting; a simulator has the patience.
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """An opened policy.
+
+    kind: "served", "bundle" or one of BASELINES. spec: None fits every environment.
+    loops: the depths it offers, none without a dial. steps: its default denoising steps, 0 without.
+    make: the rollout policy for an environment at (loops, steps).
+    """
+
+    kind: str
+    spec: PolicySpec | None
+    model_id: str | None
+    loops: tuple[int, ...]
+    steps: int
+    make: Callable[[Environment, int, int], RolloutPolicy]
+
+    def chosen_loops(self, wanted: list[int]) -> list[int]:
+        """The depths to run: `wanted`, or one for a policy without a dial.
+
+        Raises ConfigError for one it does not offer.
+        """
+        if not self.loops:
+            return [0]
+        for loops in wanted:
+            if loops not in self.loops:
+                offered = ",".join(map(str, self.loops))
+                raise ConfigError(
+                    f"loops={loops} is not offered by this policy. Use loops=[{offered}] or some "
+                    f"of them."
+                )
+        return wanted
+
+
+@contextmanager
+def open_policy(name: str, bundle: str, data: str) -> Generator[PolicySource]:
+    """Open what `policy=` names; `bundle` and `data` are folders that some of them need.
+
+    Raises ConfigError for an unknown name, and whatever opening a server, bundle or store raises.
+    """
+    if name.startswith(WIRE_SCHEMES):
+        with PolicyClient(name, timeout_s=_TIMEOUT_S) as client:
+            yield _served(client)
+    elif name == "untrained":
+        yield _untrained(_required(bundle, "policy=untrained needs bundle=FOLDER"))
+    elif name == "replay":
+        yield _replay(_required(data, "policy=replay needs data=STORE"))
+    elif name == "expert":
+        yield _baseline(name, lambda env, loops, steps: ExpertPolicy(env))
+    elif name == "zeros":
+        yield _baseline(name, lambda env, loops, steps: ZerosPolicy(env.policy_spec.action))
+    elif name == "random":
+        yield _baseline(name, lambda env, loops, steps: RandomPolicy(env.policy_spec.action))
+    elif Path(name).exists():
+        yield _bundle(name)
+    else:
+        raise ConfigError(
+            f"policy={name} is unknown: no such folder, and none of {', '.join(BASELINES)} or a "
+            f"server's address such as tcp://127.0.0.1:5555."
+        )
+
+
+def _served(client: PolicyClient) -> PolicySource:
+    return PolicySource(
+        kind="served",
+        spec=client.spec,
+        model_id=client.model_id,
+        loops=tuple(client.loops),
+        steps=client.steps,
+        # The noise seed travels with each request; one of the session would be mixed into it.
+        make=_with_dial(over_the_wire(client), begin_episode=lambda: client.reset(seed=0)),
+    )
+
+
+def _bundle(path: str) -> PolicySource:
+    opened = Bundle.open(path)
+    model = ServedBundle(opened, load_backend(opened))
+    model.warm_up()
+    return PolicySource(
+        kind="bundle",
+        spec=opened.spec,
+        model_id=opened.model_id,
+        loops=opened.loops,
+        steps=opened.steps,
+        make=_with_dial(in_process(model)),
+    )
+
+
+def _untrained(path: str) -> PolicySource:
+    import torch
+
+    # As for the served policy; two threads that wait for each other on a busy machine take seconds.
+    torch.set_num_threads(default_threads())
+    opened = Bundle.open(path)
+    return PolicySource(
+        kind="untrained",
+        spec=opened.spec,
+        model_id=None,
+        loops=opened.loops,
+        steps=opened.steps,
+        make=_with_dial(untrained_twin(path, _UNTRAINED_SEED)),
+    )
+
+
+def _replay(path: str) -> PolicySource:
+    store = EpisodeStore.open(path)
+    if not store.episodes:
+        raise ConfigError(f"data={path} has no episodes to replay. Record some: policy-collect.")
+    return PolicySource(
+        kind="replay",
+        spec=store.spec,
+        model_id=None,
+        loops=(),
+        steps=0,
+        make=lambda env, loops, steps: ReplayPolicy(store),
+    )
+
+
+def _baseline(name: str, make: Callable[[Environment, int, int], RolloutPolicy]) -> PolicySource:
+    return PolicySource(kind=name, spec=None, model_id=None, loops=(), steps=0, make=make)
+
+
+def _with_dial(
+    infer: Infer, begin_episode: Callable[[], None] | None = None
+) -> Callable[[Environment, int, int], RolloutPolicy]:
+    return lambda env, loops, steps: ModelPolicy(infer, loops, steps, begin_episode)
+
+
+def _required(value: str, why: str) -> str:
+    if not value:
+        raise ConfigError(f"{why}.")
+    return value

@@ -1,0 +1,1 @@
+"""Behaviour cloning of a looped policy from an episode store."""

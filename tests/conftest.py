@@ -1,0 +1,22 @@
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The models of the tests are tiny: more threads only wait for each other, by minutes where another
+# job holds a core. Set before torch is imported, and inherited by the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A first call pays for imports, and a busy machine for others: hypothesis times neither.
+settings.register_profile("loopdit", deadline=None)
+settings.load_profile("loopdit")
+
+SYSTEM = Path(__file__).parent / "system"
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        if SYSTEM in item.path.parents:
+            item.add_marker("system")

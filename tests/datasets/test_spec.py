@@ -1,0 +1,150 @@
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loopdit.datasets.spec import Observation, PolicySpec, TensorSpec
+from loopdit.errors import ObservationError, SpecMismatch
+
+names = st.text("abcdefghijklmnopqrstuvwxyz._", min_size=1, max_size=12)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> TensorSpec:
+    shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+
+    def for_each_element(values: st.SearchStrategy[Any]) -> tuple[Any, ...]:
+        each = st.lists(values, min_size=shape[-1], max_size=shape[-1])
+        return tuple(draw(st.just([]) | each))
+
+    return TensorSpec(
+        name=draw(names),
+        shape=tuple(shape),
+        dtype=draw(st.sampled_from(["uint8", "float32", "int64"])),
+        labels=for_each_element(st.text()),
+        units=for_each_element(st.text()),
+        low=for_each_element(finite),
+        high=for_each_element(finite),
+    )
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> PolicySpec:
+    return PolicySpec(
+        observations=tuple(draw(st.lists(tensors(), max_size=3, unique_by=lambda t: t.name))),
+        action=draw(tensors()),
+        action_frame=draw(st.text()),
+        control_period_s=draw(st.floats(1e-3, 10)),
+    )
+
+
+@given(original=specs())
+def test_a_spec_read_back_from_json_is_the_same_spec(original: PolicySpec):
+    read = PolicySpec.from_dict(json.loads(json.dumps(original.to_dict())))
+    assert read == original
+    assert read.digest() == original.digest()
+    assert read.differences(original) == []
+
+
+@given(one=specs(), other=specs())
+def test_digests_are_equal_exactly_when_no_field_differs(one: PolicySpec, other: PolicySpec):
+    assert (one.digest() == other.digest()) == (one.differences(other) == [])
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        ({"control_period_s": 0.05}, "control_period_s is 0.1, there 0.05"),
+        ({"action_frame": "gripper"}, "action_frame is base of the robot, there gripper"),
+        (
+            {"action": TensorSpec("action", (3,), "float64")},
+            "action.dtype is float32, there float64",
+        ),
+        (
+            {"observations": (TensorSpec("proprio", (3,), "float32"),)},
+            "proprio.shape is [2], there [3]",
+        ),
+    ],
+)
+def test_a_difference_names_the_field_and_both_values(
+    spec: PolicySpec, change: dict[str, Any], phrase: str
+):
+    changed = replace(spec, **change)
+    assert phrase in spec.differences(changed)
+    assert spec.digest() != changed.digest()
+
+
+def test_another_order_of_the_cameras_reads_as_an_order(spec: PolicySpec):
+    front, wrist, proprio = spec.observations
+    swapped = replace(spec, observations=(wrist, front, proprio))
+    assert spec.differences(swapped) == [
+        "observations (order) is ['images.front', 'images.wrist', 'proprio'], "
+        "there ['images.wrist', 'images.front', 'proprio']"
+    ]
+
+
+def test_unequal_specs_are_refused_with_whose_they_are_and_what_to_do(spec: PolicySpec):
+    with pytest.raises(SpecMismatch, match=r"^mine and yours do not match: control_.* Do this\.$"):
+        spec.require_equal(replace(spec, control_period_s=0.2), "mine", "yours", "Do this.")
+
+
+def test_a_spec_of_another_version_is_refused_with_both_versions(spec: PolicySpec):
+    with pytest.raises(SpecMismatch, match=r"version 7; this loopdit reads version 1"):
+        PolicySpec.from_dict(spec.to_dict() | {"version": 7})
+
+
+def test_a_spec_without_a_field_is_refused_with_its_name(spec: PolicySpec):
+    data = spec.to_dict()
+    del data["action_frame"]
+    with pytest.raises(SpecMismatch, match="action_frame"):
+        PolicySpec.from_dict(data)
+
+
+def test_labels_that_do_not_count_the_last_axis_are_refused():
+    with pytest.raises(ValueError, match=r"proprio: 1 labels for a last axis of 2"):
+        TensorSpec("proprio", (2,), "float32", labels=("only one",))
+
+
+@pytest.fixture
+def observation() -> dict[str, np.ndarray]:
+    return {
+        "images.front": np.zeros((4, 4, 3), np.uint8),
+        "images.wrist": np.zeros((4, 4, 3), np.uint8),
+        "proprio": np.zeros(2, np.float32),
+    }
+
+
+def test_an_observation_as_declared_is_accepted(spec: PolicySpec, observation: Observation):
+    spec.check_observation(observation)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refusal"),
+    [
+        ("images.top", np.zeros((4, 4, 3), np.uint8), r"has 'images.top', which .* does not take"),
+        ("images.front", None, r"lacks 'images.front'. Send exactly: images.front, images.wrist"),
+        ("proprio", np.zeros(3, np.float32), r"proprio has shape \(3,\) .* takes \(2,\) float32"),
+        ("proprio", np.zeros(2), r"proprio has shape \(2,\) and dtype float64"),
+        ("images.wrist", np.zeros((3, 4, 4), np.uint8), r"images.wrist has shape \(3, 4, 4\)"),
+        ("proprio", np.array([0, np.nan], np.float32), r"proprio is not finite at index \[1\]"),
+        ("proprio", np.array([np.inf, 0], np.float32), r"proprio is not finite at index \[0\]"),
+    ],
+)
+def test_an_observation_that_does_not_fit_is_refused_with_the_tensor_and_what_was_found(
+    spec: PolicySpec,
+    observation: dict[str, np.ndarray],
+    name: str,
+    value: np.ndarray | None,
+    refusal: str,
+):
+    if value is None:
+        del observation[name]
+    else:
+        observation[name] = value
+    with pytest.raises(ObservationError, match=refusal):
+        spec.check_observation(observation)

@@ -1,0 +1,83 @@
+"""An environment of a few lines, to count what a rollout does with a policy and a clock."""
+
+from typing import Any
+
+import numpy as np
+
+from loopdit.datasets.spec import Observation, PolicySpec, TensorSpec
+from loopdit.eval.environment import Expert
+
+SPEC = PolicySpec(
+    observations=(TensorSpec("proprio", (1,), "float32"),),
+    action=TensorSpec("action", (1,), "float32"),
+    action_frame="one number",
+    control_period_s=0.1,
+)
+
+
+class FakeClock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class CountingEnv:
+    """The observation is the number of steps so far; success is reaching `goal` of them."""
+
+    policy_spec = SPEC
+    instruction = "count"
+    control_period_s = 0.1
+
+    def __init__(self, goal: int, max_steps: int, unstable: bool = False) -> None:
+        self.goal, self.max_steps, self.unstable = goal, max_steps, unstable
+        self.executed: list[float] = []
+
+    def reset(self, *, seed: int | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        del seed
+        self.executed = []
+        return self._observation(), {"success": False, "unstable": False}
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        self.executed.append(float(action[0]))
+        success = len(self.executed) >= self.goal and not self.unstable
+        truncated = not success and len(self.executed) >= self.max_steps
+        info = {"success": success, "unstable": self.unstable}
+        return self._observation(), float(success), success, truncated, info
+
+    def expert(self) -> Expert:
+        raise NotImplementedError("nobody is an expert at counting")
+
+    def render(self) -> np.ndarray:
+        return np.zeros((4, 4, 3), np.uint8)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        return {"proprio": np.array([len(self.executed)], np.float32)}
+
+
+class PlanningPolicy:
+    """Plans to say how many steps there were: chunk (H, 1) from the observed count on."""
+
+    def __init__(self, horizon: int, clock: FakeClock, latencies_s: list[float]) -> None:
+        self.horizon, self.clock, self.latencies_s = horizon, clock, latencies_s
+        self.asked_at: list[int] = []
+        self.seeds: list[int] = []
+
+    def reset(self, seed: int) -> None:
+        self.seeds.append(seed)
+        self.asked_at = []
+
+    def chunk(self, observation: Observation, instruction: str) -> np.ndarray:
+        assert instruction == "count"
+        self.clock.now += self.latencies_s[len(self.asked_at) % len(self.latencies_s)]
+        count = int(observation["proprio"][0])
+        self.asked_at.append(count)
+        return np.arange(count, count + self.horizon, dtype=np.float32)[:, None]
