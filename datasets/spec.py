@@ -137,7 +137,12 @@ class PolicySpec:
                 raise ObservationError(
                     f"observation lacks {tensor.name!r}. Send exactly: {', '.join(declared)}."
                 )
-            value = observation[tensor.name]
+            value: object = observation[tensor.name]
+            if not isinstance(value, np.ndarray):
+                raise ObservationError(
+                    f"{tensor.name} is a {type(value).__name__}; send a numpy array of shape "
+                    f"{tensor.shape} and dtype {tensor.dtype}."
+                )
             if tuple(value.shape) != tensor.shape or value.dtype != np.dtype(tensor.dtype):
                 raise ObservationError(
                     f"{tensor.name} has shape {tuple(value.shape)} and dtype {value.dtype}; "

@@ -83,6 +83,11 @@ class Bundle:
         return self.manifest.steps
 
     @property
+    def temperature(self) -> float:
+        """Spread of the starting noise: 0 is the policy's best guess, 1 a fair draw."""
+        return self.manifest.temperature
+
+    @property
     def model_id(self) -> str:
         """16 hex digits of the weights and the spec: equal only for the same policy."""
         return self.manifest.model_id

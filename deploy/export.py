@@ -35,7 +35,7 @@ from loopdit.deploy.witness import Witness, witness_inputs
 from loopdit.errors import ConfigError
 from loopdit.machine import machine_and_versions
 from loopdit.policy import checkpoint as checkpoints
-from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy
+from loopdit.policy.looped_policy import DEFAULT_STEPS, DEFAULT_TEMPERATURE, LoopedPolicy
 
 _BACKEND = "onnxruntime"
 
@@ -49,6 +49,9 @@ class ExportConfig:
     loops: list[int] = option([], "each K to export; empty: 1 up to the checkpoint's deepest")
     default_loops: int = option(0, "the K to serve when nobody chooses; 0: the deepest exported")
     steps: int = option(DEFAULT_STEPS, "denoising steps to run when nobody chooses")
+    temperature: float = option(
+        DEFAULT_TEMPERATURE, "spread of the starting noise: 0 best guess, 1 a fair draw"
+    )
     tolerance: float = option(1e-4, "largest difference from the reference, raw action units")
     data: str = option("", "episode store whose observations to compare on; empty: synthetic ones")
     observations: int = option(16, "how many observations to compare on")
@@ -66,6 +69,8 @@ class ExportConfig:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {low}.")
         if not self.tolerance >= 0:
             raise ConfigError(f"tolerance={self.tolerance} must be 0 or more.")
+        if not 0 <= self.temperature <= 1:
+            raise ConfigError(f"temperature={self.temperature} must be from 0 to 1.")
 
 
 def export_bundle(config: ExportConfig, console: Console) -> Bundle:
@@ -87,6 +92,7 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             loops=loops,
             default_loops=config.default_loops or loops[-1],
             steps=config.steps,
+            temperature=config.temperature,
             model_id=model_id(file_entry(staging / WEIGHTS).sha256, policy.spec),
             files={path.name: file_entry(path) for path in staging.iterdir()},
             normalisation={

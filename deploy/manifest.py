@@ -30,6 +30,7 @@ class Manifest:
     """Everything `manifest.json` says; `to_dict` and `from_dict` are its format, version 1.
 
     loops: each K that has graphs, ascending. default_loops, steps: what is run when nobody chooses.
+    temperature: spread of the starting noise, 0 for none.
     normalisation: statistics of what the graphs undo, for people; nothing reads it back.
     parity, latency: measured at export. witness: what every back end must repeat; None only while
     the export has not proven itself. provenance: how the weights were trained.
@@ -40,6 +41,7 @@ class Manifest:
     loops: tuple[int, ...]
     default_loops: int
     steps: int
+    temperature: float
     model_id: str
     files: Mapping[str, BundleFile]
     normalisation: Mapping[str, Any]
@@ -59,6 +61,7 @@ class Manifest:
             "loops": list(self.loops),
             "default_loops": self.default_loops,
             "steps": self.steps,
+            "temperature": self.temperature,
             "spec": self.spec.to_dict(),
             "normalisation": dict(self.normalisation),
             "files": {
@@ -81,6 +84,7 @@ class Manifest:
             loops=tuple(int(k) for k in data["loops"]),
             default_loops=int(data["default_loops"]),
             steps=int(data["steps"]),
+            temperature=float(data["temperature"]),
             model_id=str(data["model_id"]),
             files={name: BundleFile(**entry) for name, entry in data["files"].items()},
             normalisation=data["normalisation"],

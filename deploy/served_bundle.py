@@ -36,7 +36,8 @@ class ServedBundle:
         if steps < 1:
             raise ConfigError(f"steps={steps} must be at least 1.")
         batched = {name: value[None] for name, value in observation.items()}
-        noise = starting_noise(seed, 1, self.horizon, self.spec.action.shape[0])
+        drawn = starting_noise(seed, 1, self.horizon, self.spec.action.shape[0])
+        noise = np.float32(self._bundle.temperature) * drawn
         began = time.perf_counter_ns()
         context = self.backend.encode(batched, loops)
         encoded = time.perf_counter_ns()

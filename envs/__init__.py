@@ -5,7 +5,8 @@ default needs a display: so the headless default is set here, before any of our 
 """
 
 import os
+import sys
 
-if "MUJOCO_GL" not in os.environ:
+if "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
     os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = "egl"
     os.environ["LOOPDIT_GL_DEFAULT"] = "egl"  # ours, so `gl.choose_gl` may still try others

@@ -5,6 +5,9 @@ accumulate); inverse kinematics turns it into joint targets, ramped over the con
 Knows nothing of tasks, cameras or Gymnasium.
 """
 
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
 import math
 
 import mujoco
@@ -76,9 +79,7 @@ class Arm:
         """Execute one action (7,) for one control period. Values beyond the limits are clipped."""
         translation = np.clip(action[:3], -MAX_TRANSLATION_M, MAX_TRANSLATION_M)
         rotation = np.clip(action[3:6], -MAX_ROTATION_RAD, MAX_ROTATION_RAD)
-        position = np.clip(
-            self.reference_position + translation, WORKSPACE_LOW_M, WORKSPACE_HIGH_M
-        )
+        position = np.clip(self.reference_position + translation, WORKSPACE_LOW_M, WORKSPACE_HIGH_M)
         quaternion = multiply(quaternion_of(rotation), self.reference_quaternion)
         quaternion /= np.linalg.norm(quaternion)
         before = self._joint_targets

@@ -75,8 +75,8 @@ def arm_spec(image_size: int) -> PolicySpec:
         "float32",
         labels=("dx", "dy", "dz", "drx", "dry", "drz", "gripper"),
         units=("m",) * 3 + ("rad",) * 3 + ("1",),
-        low=tuple(-limit for limit in _LIMITS) + (0.0,),
-        high=_LIMITS + (1.0,),
+        low=(*(-limit for limit in _LIMITS), 0.0),
+        high=(*_LIMITS, 1.0),
     )
     return PolicySpec(
         observations=(*frames, proprio),

@@ -1,5 +1,8 @@
 """Headless rendering of the named cameras. `loopdit.envs.gl.choose_gl` must have run before."""
 
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
 import atexit
 import weakref
 from functools import cache

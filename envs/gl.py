@@ -14,7 +14,7 @@ import sys
 from loopdit.errors import RenderingError
 
 BACKENDS = ("egl", "osmesa")
-PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri"
+PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0"
 # Set once a back end has rendered, and inherited by child processes, so that only the first pays.
 _PROBED = "LOOPDIT_GL_PROBED"
 _DEFAULT = "LOOPDIT_GL_DEFAULT"
@@ -40,6 +40,8 @@ def choose_gl() -> str:
     packages to install when none renders.
     """
     wanted = os.environ.get("MUJOCO_GL")
+    if not wanted and "mujoco" in sys.modules:
+        return _of_imported_mujoco()
     if wanted and os.environ.get(_PROBED) == wanted:
         return wanted
     if wanted == os.environ.get(_DEFAULT):  # set by this package, not by the user
@@ -57,6 +59,15 @@ def choose_gl() -> str:
         else f"Install it with: apt-get install -y {PACKAGES}"
     )
     raise RenderingError(f"no headless OpenGL renders here ({'; '.join(reasons)}). {remedy}.")
+
+
+def _of_imported_mujoco() -> str:
+    if os.environ.get("DISPLAY"):
+        return "glfw"
+    raise RenderingError(
+        "mujoco was imported before loopdit.envs and without MUJOCO_GL, so it renders only with a "
+        "display. Import loopdit.envs first, or set MUJOCO_GL=egl."
+    )
 
 
 def _use(name: str) -> None:

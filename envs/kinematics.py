@@ -1,5 +1,8 @@
 """Inverse kinematics of the arm by damped least squares on a scratch copy of the state."""
 
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
 import mujoco
 import numpy as np
 

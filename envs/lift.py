@@ -77,7 +77,8 @@ class LiftExpert:
         if float(np.linalg.norm(position - grasp)) < _AT_GRASP_M:
             return self._towards(grasp, yaw, gripper=0.0)
         above = min(_FUNNEL_HEIGHT_M, _FUNNEL_SLOPE * max(0.0, aside - _FUNNEL_FLOOR_M))
-        return self._towards(grasp + [0.0, 0.0, above], yaw, gripper=1.0)
+        hover = grasp + np.array([0.0, 0.0, above])
+        return self._towards(hover, yaw, gripper=1.0)
 
     def _present_yaw(self) -> float:
         return yaw_of_tool(self._arm.reference_quaternion)

@@ -1,5 +1,8 @@
 """The few rotations an end-effector task needs. Quaternions are wxyz, unit length."""
 
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
 import math
 
 import mujoco

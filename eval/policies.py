@@ -97,7 +97,7 @@ def untrained_twin(trained: str, seed: int) -> Infer:
 
     from loopdit.deploy.served_bundle import starting_noise
     from loopdit.policy.checkpoint import load_policy
-    from loopdit.policy.looped_policy import LoopedPolicy
+    from loopdit.policy.looped_policy import DEFAULT_TEMPERATURE, LoopedPolicy
 
     with torch.random.fork_rng(devices=[]):  # loading draws, too: weights are made, then read
         original = load_policy(trained)
@@ -110,8 +110,9 @@ def untrained_twin(trained: str, seed: int) -> Infer:
     ) -> np.ndarray:
         del instruction
         batched = {name: torch.from_numpy(value)[None] for name, value in observation.items()}
-        noise = starting_noise(seed, 1, policy.horizon, policy.spec.action.shape[0])
-        return policy.act(batched, torch.from_numpy(noise), loops, steps)[0].numpy()
+        drawn = starting_noise(seed, 1, policy.horizon, policy.spec.action.shape[0])
+        noise = DEFAULT_TEMPERATURE * torch.from_numpy(drawn)
+        return policy.act(batched, noise, loops, steps)[0].numpy()
 
     return infer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.store import EpisodeStore
-from loopdit.deploy.backends import default_threads, load_backend
+from loopdit.deploy.backends import load_backend
 from loopdit.deploy.bundle import Bundle
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.served_bundle import ServedBundle
@@ -128,8 +128,9 @@ def _bundle(path: str) -> PolicySource:
 def _untrained(path: str) -> PolicySource:
     import torch
 
-    # As for the served policy; two threads that wait for each other on a busy machine take seconds.
-    torch.set_num_threads(default_threads())
+    # One chunk is too little work to share: threads that wait for each other on a busy machine
+    # made it take seconds.
+    torch.set_num_threads(1)
     opened = Bundle.open(path)
     return PolicySource(
         kind="untrained",

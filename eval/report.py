@@ -18,6 +18,7 @@ from markupsafe import Markup
 from loopdit.errors import ConfigError
 from loopdit.eval.plot import Point, success_against_latency
 from loopdit.eval.results import Row, load_results
+from loopdit.eval.seeds import FIRST_HELD_OUT_SEED
 from loopdit.eval.table import (
     control_text,
     interval_text,
@@ -84,6 +85,8 @@ def report_html(folder: Path) -> str:
         videos={id(row): _videos(folder, row) for row in rows},
         bench=bench["rows"] if bench else [],
         machine=describe_machine(results),
+        same_starts=len({tuple(row["seeds"]) for row in rows}) == 1,
+        first_held_out=FIRST_HELD_OUT_SEED,
         stages=demo["stages"] if demo else [],
         commands=results["commands"],
     )
@@ -110,7 +113,9 @@ def summary(subject: Group, controls: Sequence[Row]) -> list[str]:
     best = subject.best
     low, high = (percent(bound) for bound in best["ci95"])
     depth = f" with {_count(best['loops'], 'loop')} (K = {best['loops']})" if best["loops"] else ""
-    tried = f"{best['episodes']} starting positions that no demonstration used"
+    held_out = best["seeds"][0] >= FIRST_HELD_OUT_SEED
+    tried = f"{best['episodes']} starting positions"
+    tried += " that no demonstration used" if held_out else ""
     sentences = [
         f"A simulated robot arm was told “{best['instruction']}” in {tried}. "
         f"The {policy_text(best)} succeeded in {best['successes']} of {best['episodes']}{depth}: "
@@ -122,7 +127,11 @@ def summary(subject: Group, controls: Sequence[Row]) -> list[str]:
             f"(median; {milliseconds(best['latency_ms']['p99'])} ms at the 99th percentile), and "
             f"the control rate held was {control_text(best)}."
         )
-    told = [f"{policy_text(row)} {success_text(row)}" for row in controls]
+    told = [
+        f"{policy_text(row)} {success_text(row)}"
+        for row in controls
+        if row["seeds"] == best["seeds"] and row is not best
+    ]
     if told:
         sentences.append(f"For comparison, on the same starts: {', '.join(told)}.")
     if len(subject.rows) > 1:

@@ -68,7 +68,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint. Raises CheckpointError where it is missing, damaged or of another format."""
+    """Read a checkpoint. Raises CheckpointError: missing, damaged, or of another format."""
     folder = Path(folder)
     manifest = _read_manifest(folder)
     try:
@@ -112,7 +112,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{folder} is not a checkpoint: it has no {MANIFEST}. Make one: policy-train out={folder}."
+            f"{folder} is not a checkpoint: it has no {MANIFEST}. "
+            f"Make one: policy-train out={folder}."
         ) from error
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path} is damaged: {error}. Train or copy it again.") from error
@@ -132,6 +133,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         write(aside)
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
+        aside.chmod(0o644)  # safetensors and torch leave it to its owner alone
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

@@ -58,6 +58,8 @@ class LoopedDiTConfig:
 class LoopedDiT(nn.Module):
     """An action chunk from an observation and a noisy chunk, at every depth 1..`max_loops`."""
 
+    frequencies: Tensor
+
     def __init__(
         self, config: LoopedDiTConfig, cameras: int, proprio_dim: int, action_dim: int
     ) -> None:
@@ -86,9 +88,7 @@ class LoopedDiT(nn.Module):
         self.out_norm = nn.LayerNorm(width)
         self.action_out = nn.Linear(width, group * action_dim)
 
-    def encode(
-        self, frames: list[Tensor], proprio: Tensor, loops: int
-    ) -> tuple[Tensor, Tensor]:
+    def encode(self, frames: list[Tensor], proprio: Tensor, loops: int) -> tuple[Tensor, Tensor]:
         """Each camera's frames (B, 3, S, S), proprio (B, P) -> keys, values (L, B, heads, N, d)."""
         parts = [encoder(frames[i]) for i, encoder in enumerate(self.cameras)]
         parts.append(self.proprio(proprio)[:, None])

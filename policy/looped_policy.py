@@ -16,6 +16,10 @@ from loopdit.policy.normalizer import Normalizer
 
 # Euler steps of the sampler where nobody says otherwise.
 DEFAULT_STEPS = 10
+# Spread of the starting noise where nobody says otherwise. A draw at 1 is a draw from what the
+# policy believes; near 0 it is close to its best guess, which succeeds far more often while the
+# belief is still wide (docs/experiments/2026-11-23-lift.md).
+DEFAULT_TEMPERATURE = 0.5
 
 
 class LoopedPolicy(nn.Module):

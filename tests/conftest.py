@@ -1,3 +1,4 @@
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,9 @@ from hypothesis import settings
 # The models of the tests are tiny: more threads only wait for each other, by minutes where another
 # job holds a core. Set before torch is imported, and inherited by the commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Before any test imports mujoco, which would then want a display.
+importlib.import_module("loopdit.envs")
 
 # A first call pays for imports, and a busy machine for others: hypothesis times neither.
 settings.register_profile("loopdit", deadline=None)

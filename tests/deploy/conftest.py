@@ -54,7 +54,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_policy: Loope
 def exported(tiny_checkpoint: Path) -> tuple[Path, str]:
     """The bundle of the tiny policy at K = 1 and 2, and what its export printed."""
     out, printed = tiny_checkpoint.parent / "bundle", io.StringIO()
-    config = ExportConfig(checkpoint=str(tiny_checkpoint), out=str(out), steps=3, repetitions=5)
+    config = ExportConfig(
+        checkpoint=str(tiny_checkpoint), out=str(out), steps=3, temperature=0.25, repetitions=5
+    )
     export_bundle(config, Console(file=printed, width=120))
     return out, printed.getvalue()
 

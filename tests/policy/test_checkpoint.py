@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.policy.policies import SMALL, small_spec
 
 from loopdit.errors import CheckpointError
 from loopdit.policy.checkpoint import load_checkpoint, load_policy, save_checkpoint
 from loopdit.policy.looped_policy import LoopedPolicy
-from tests.policy.policies import SMALL, small_spec
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.policy.policies import small_spec
 
 from loopdit.datasets.statistics import VectorStatistics
 from loopdit.policy.normalizer import Normalizer
-from tests.policy.policies import small_spec
 
 
 def fitted(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalizer:

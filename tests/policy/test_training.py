@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.policy.policies import SMALL, small_spec, small_store
 
 from loopdit.datasets.statistics import compute_statistics
 from loopdit.datasets.windows import WindowSampler
@@ -13,7 +14,6 @@ from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.train import train
 from loopdit.policy.training.trainer import Trainer
-from tests.policy.policies import SMALL, small_spec, small_store
 
 
 def config(tmp_path: Path, **changes: object) -> TrainConfig:
