@@ -137,8 +137,9 @@ class PolicySpec:
                 raise ObservationError(
                     f"observation lacks {tensor.name!r}. Send exactly: {', '.join(declared)}."
                 )
-            value: object = observation[tensor.name]
-            if not isinstance(value, np.ndarray):
+            value = observation[tensor.name]
+            # What a robot sends is typed by hope alone.
+            if not isinstance(value, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ObservationError(
                     f"{tensor.name} is a {type(value).__name__}; send a numpy array of shape "
                     f"{tensor.shape} and dtype {tensor.dtype}."

@@ -107,7 +107,8 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._cameras = CameraRig(self.arm.model)
         self._steps = 0
         self._held_steps = 0
-        self.observation_space = gymnasium.spaces.Dict(
+        # Gymnasium's own types do not let a Dict space be the space of dicts of arrays.
+        self.observation_space = gymnasium.spaces.Dict(  # pyright: ignore[reportAttributeAccessIssue]
             {t.name: _space(t) for t in self.policy_spec.observations}
         )
         self.action_space = _space(self.policy_spec.action)

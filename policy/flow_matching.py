@@ -2,7 +2,7 @@
 
 A model that sees a point of the straight line between them, and its time, predicts the chunk at
 the line's end; the line's velocity follows from it. Predicting the chunk rather than the velocity
-spares a small model from having to copy its noise through its width: it learns in half the steps
+spares a small model from having to copy its noise through its width
 (docs/experiments/2026-11-23-lift.md).
 """
 

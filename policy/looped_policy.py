@@ -16,10 +16,12 @@ from loopdit.policy.normalizer import Normalizer
 
 # Euler steps of the sampler where nobody says otherwise.
 DEFAULT_STEPS = 10
-# Spread of the starting noise where nobody says otherwise. A draw at 1 is a draw from what the
-# policy believes; near 0 it is close to its best guess, which succeeds far more often while the
-# belief is still wide (docs/experiments/2026-11-23-lift.md).
-DEFAULT_TEMPERATURE = 0.5
+# Spread of the starting noise where nobody says otherwise. At 1 a chunk is a fair draw from what
+# the policy believes, at 0 its best guess: on `lift` a fair draw fails a third of the starts early
+# in training, and the best guess needs the fewest steps after it
+# (docs/experiments/2026-11-23-lift.md). Where demonstrations choose between ways that must not be
+# averaged, export with more.
+DEFAULT_TEMPERATURE = 0.0
 
 
 class LoopedPolicy(nn.Module):

@@ -129,6 +129,7 @@ def test_an_observation_as_declared_is_accepted(spec: PolicySpec, observation: O
         ("images.top", np.zeros((4, 4, 3), np.uint8), r"has 'images.top', which .* does not take"),
         ("images.front", None, r"lacks 'images.front'. Send exactly: images.front, images.wrist"),
         ("proprio", np.zeros(3, np.float32), r"proprio has shape \(3,\) .* takes \(2,\) float32"),
+        ("proprio", [0.0, 0.0], r"proprio is a list; send a numpy array of shape \(2,\)"),
         ("proprio", np.zeros(2), r"proprio has shape \(2,\) and dtype float64"),
         ("images.wrist", np.zeros((3, 4, 4), np.uint8), r"images.wrist has shape \(3, 4, 4\)"),
         ("proprio", np.array([0, np.nan], np.float32), r"proprio is not finite at index \[1\]"),
@@ -139,7 +140,7 @@ def test_an_observation_that_does_not_fit_is_refused_with_the_tensor_and_what_wa
     spec: PolicySpec,
     observation: dict[str, np.ndarray],
     name: str,
-    value: np.ndarray | None,
+    value: Any,
     refusal: str,
 ):
     if value is None:
