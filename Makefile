@@ -39,8 +39,9 @@ format: setup  ## what `check` would have changed
 bench: setup  ## latency of the shipped policy for every loop count and back end
 	$(BIN)/policy-bench out=outputs/bench
 
-docs: setup  ## write docs/commands.md again from the commands' own --help
+docs: setup  ## write again what docs/ has from the program: commands.md and rollout.png
 	$(BIN)/python scripts/command_page.py
+	$(BIN)/python scripts/rollout_picture.py
 
 goldens: setup  ## write the format goldens again; review the diff, it is a format change
 	@for script in tests/goldens/make_*.py; do $(BIN)/python $$script || exit 1; done

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_demo_runs_every_stage_and_leaves_its_table_report_and_results(tmp_path: Path):
     command = [sys.executable, "-m", "loopdit.eval.demo", f"out={tmp_path}", "episodes=2"]
