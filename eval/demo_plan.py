@@ -14,7 +14,7 @@ from loopdit.eval.seeds import FIRST_HELD_OUT_SEED
 
 DATA, CHECKPOINT, BUNDLE, VIDEOS = "demonstrations.zarr", "checkpoint", "bundle", "videos"
 ENDPOINT = "ENDPOINT"  # in the commands of a stage with a server: where it listens
-_SHIPPED_LABEL = "shipped policy (longer recipe)"
+_SHIPPED_LABEL = "shipped policy"
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ def plan(config: DemoConfig, shipped: Bundle | None) -> list[Stage]:
     bench = ["policy-bench", f"bundle={bundle}", f"data={data}", f"out={config.out}"]
     bench += [f"repetitions={config.repetitions}"]
     stages = [
-        Stage("A scripted expert records demonstrations", 90, [collect]),
-        Stage("A looped DiT learns from them", 360, [train]),
-        Stage("The checkpoint becomes a bundle, compared with torch", 45, [export]),
-        Stage("A server runs it; evaluation over the wire at each depth", 70, [each_depth], bundle),
-        Stage("Controls on the same starts: untrained, replay, expert", 50, controls),
-        Stage("Latency of each back end at each depth", 30, [bench]),
+        Stage("A scripted expert records demonstrations", 30, [collect]),
+        Stage("A looped DiT learns from them", 330, [train]),
+        Stage("The checkpoint becomes a bundle, compared with torch", 40, [export]),
+        Stage("A server runs it; evaluation over the wire at each depth", 20, [each_depth], bundle),
+        Stage("Controls on the same starts: untrained, replay, expert", 40, controls),
+        Stage("Latency of each back end at each depth", 12, [bench]),
     ]
     if shipped is not None:
         loops = _loops([shipped.default_loops])
         label = f"label={quoted(_SHIPPED_LABEL)}"
         evaluate = _evaluate(config, f"policy={ENDPOINT}", loops, label, "videos=2")
         title = "The policy that ships with loopdit, from a longer recipe"
-        stages.append(Stage(title, 20, [evaluate], str(shipped.path)))
+        stages.append(Stage(title, 8, [evaluate], str(shipped.path)))
     return stages
 
 

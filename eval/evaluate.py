@@ -19,7 +19,7 @@ from loopdit.datasets.spec import Observation
 from loopdit.envs.registry import ENV_NAMES, make_env
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
-from loopdit.eval.policy_sources import PolicySource, open_policy
+from loopdit.eval.policy_sources import SHIPPED, PolicySource, open_policy
 from loopdit.eval.report import write_report
 from loopdit.eval.results import FILE, Row, result_row, save_results
 from loopdit.eval.rollout import Rollout, rollout
@@ -33,6 +33,7 @@ COMMAND = Command(
     folder="eval",
     summary="measure a policy's closed-loop success, with intervals, at each compute depth.",
     examples=(
+        "policy-eval env=lift loops=[1,2,3]",
         "policy-eval policy=tcp://127.0.0.1:5555 loops=[1,2,3,4] episodes=50",
         "policy-eval policy=outputs/bundle env=lift videos=2 out=outputs/eval",
         "policy-eval policy=replay data=lift.zarr out=outputs/eval append=true",
@@ -49,9 +50,9 @@ class EvalConfig:
     """Which policy, where, how often, and what to write."""
 
     policy: str = option(
-        "???",
-        "tcp://HOST:PORT, a bundle folder, expert, zeros, random, replay (needs data=) or "
-        "untrained (needs bundle=)",
+        SHIPPED,
+        "tcp://HOST:PORT, a bundle folder, shipped, expert, zeros, random, untrained or replay "
+        "(needs data=)",
     )
     env: str = option("lift", f"environment: {', '.join(ENV_NAMES)}")
     loops: list[int] = option([1, 2, 3, 4], "compute depths K to measure")
@@ -61,7 +62,7 @@ class EvalConfig:
     execute_horizon: int = option(8, "actions of a chunk that are executed before the next one")
     workers: int = option(1, "processes; this version has one")
     videos: int = option(0, "how many of the first rollouts at each depth become videos")
-    bundle: str = option("", "bundle whose shape policy=untrained takes")
+    bundle: str = option("", "bundle whose shape policy=untrained takes; empty: the shipped one")
     data: str = option("", "episode store that policy=replay plays")
     label: str = option("", "what tables call this policy")
     out: str = option("outputs/eval", f"folder for {FILE}, report.html and {_VIDEOS}/")

@@ -1,6 +1,7 @@
 """From the words of `policy=` to something that makes rollout policies, opened and checked.
 
 tcp://HOST:PORT   a policy server, over the wire       FOLDER   a bundle, in this process
+shipped           the bundle that comes with loopdit
 untrained         the bundle's model, random weights   replay   training actions from data=
 expert            the environment's scripted expert    zeros, random
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.store import EpisodeStore
 from loopdit.deploy.backends import load_backend
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle import Bundle, default_bundle
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.served_bundle import ServedBundle
 from loopdit.errors import ConfigError
@@ -32,6 +33,7 @@ from loopdit.eval.policies import (
 from loopdit.eval.rollout import RolloutPolicy
 
 BASELINES = ("expert", "zeros", "random", "replay", "untrained")
+SHIPPED = "shipped"
 WIRE_SCHEMES = ("tcp://", "ipc://")
 _UNTRAINED_SEED = 0
 # A server shared with others may keep a request waiting; a simulator has the patience.
@@ -81,7 +83,9 @@ def open_policy(name: str, bundle: str, data: str) -> Generator[PolicySource]:
         with PolicyClient(name, timeout_s=_TIMEOUT_S) as client:
             yield _served(client)
     elif name == "untrained":
-        yield _untrained(_required(bundle, "policy=untrained needs bundle=FOLDER"))
+        yield _untrained(bundle or str(default_bundle()))
+    elif name == SHIPPED:
+        yield _bundle(str(default_bundle()))
     elif name == "replay":
         yield _replay(_required(data, "policy=replay needs data=STORE"))
     elif name == "expert":
@@ -93,9 +97,10 @@ def open_policy(name: str, bundle: str, data: str) -> Generator[PolicySource]:
     elif Path(name).exists():
         yield _bundle(name)
     else:
+        known = ", ".join((SHIPPED, *BASELINES))
         raise ConfigError(
-            f"policy={name} is unknown: no such folder, and none of {', '.join(BASELINES)} or a "
-            f"server's address such as tcp://127.0.0.1:5555."
+            f"policy={name} is unknown: no such folder, and none of {known} or a server's address "
+            f"such as tcp://127.0.0.1:5555."
         )
 
 

@@ -63,7 +63,13 @@ def control_text(row: Row) -> str:
 
 def results_table(rows: Sequence[Row], title: str) -> Table:
     """One line a row, for a terminal of 80 columns."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.add_column("policy")
     for name in ("K", "success", "rate [95 %]", "p50 ms", "p99 ms", "control held"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -15,6 +15,7 @@ shallow one. Training supervises all exits at once and distils the deepest into 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,14 @@ class LoopedDiTConfig:
                 f"policy.actions_per_token={self.actions_per_token} does not divide "
                 f"policy.action_horizon={self.action_horizon}."
             )
+
+
+class ExitLosses(NamedTuple):
+    """Of each exit, (max_loops,): what training minimises, and the mean squared error to the
+    demonstrations, which is comparable between exits and carries no gradient."""
+
+    objective: Tensor
+    error: Tensor
 
 
 class LoopedDiT(nn.Module):
@@ -120,8 +129,8 @@ class LoopedDiT(nn.Module):
         valid: Tensor,
         generator: torch.Generator,
         distill: float,
-    ) -> Tensor:
-        """Mean squared error of each exit's predicted chunk, (max_loops,), normalised units.
+    ) -> ExitLosses:
+        """How far each exit's predicted chunk is from the demonstrated one, normalised units.
 
         chunk (B, H, A) is the demonstrated one; valid (B, H) marks actions inside the episode.
         `distill` in [0, 1) is the share of a shallower exit's target that is the deepest exit's
@@ -136,8 +145,16 @@ class LoopedDiT(nn.Module):
         targets = [mixed] * (len(exits) - 1) + [chunk]
         weight = valid[..., None].to(chunk.dtype)
         count = weight.sum() * chunk.shape[-1]
-        errors = torch.stack(exits) - torch.stack(targets)  # (max_loops, B, H, A)
-        return (weight * errors.square()).sum((1, 2, 3)) / count
+
+        def mean_square(difference: Tensor) -> Tensor:
+            """(max_loops, B, H, A) -> (max_loops,)."""
+            return (weight * difference.square()).sum((1, 2, 3)) / count
+
+        predicted = torch.stack(exits)
+        return ExitLosses(
+            objective=mean_square(predicted - torch.stack(targets)),
+            error=mean_square(predicted.detach() - chunk),
+        )
 
     def _loop(
         self, sample: Tensor, times: Tensor, keys: Tensor, values: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from loopdit.datasets.spec import PROPRIO, PolicySpec
 from loopdit.policy.flow_matching import euler_step, integrate
-from loopdit.policy.looped_dit import LoopedDiT, LoopedDiTConfig
+from loopdit.policy.looped_dit import ExitLosses, LoopedDiT, LoopedDiTConfig
 from loopdit.policy.normalizer import Normalizer
 
 # Euler steps of the sampler where nobody says otherwise.
@@ -84,8 +84,8 @@ class LoopedPolicy(nn.Module):
         generator: torch.Generator,
         distill: float,
         proprio_noise: float = 0.0,
-    ) -> Tensor:
-        """Training loss of each exit, (max_loops,), from raw observations and actions (B, H, A).
+    ) -> ExitLosses:
+        """Training losses of each exit, from raw observations and actions (B, H, A).
 
         `proprio_noise` (in normalised units) keeps the policy from reading its next action off
         its own pose to a precision that a real arm does not have.

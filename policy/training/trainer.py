@@ -47,7 +47,7 @@ class Trainer:
         return min(1.0, share)
 
     def train_step(self, batch: Batch) -> Tensor:
-        """One optimizer step; returns the losses (max_loops,) of the exits, on the device."""
+        """One optimizer step; returns each exit's error to the demonstrations, (max_loops,)."""
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * self._schedule()
@@ -60,12 +60,12 @@ class Trainer:
             config.proprio_noise,
         )
         self.optimizer.zero_grad()
-        losses.mean().backward()
+        losses.objective.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), _MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        return losses.detach()
+        return losses.error
 
     def state(self) -> dict[str, Any]:
         """Plain tensors and numbers, for `load_state`."""

@@ -9,8 +9,10 @@ import torch
 from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
 
 from loopdit.datasets.store import EpisodeStore
+from loopdit.deploy.bundle import Bundle, default_bundle
 from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError
+from loopdit.eval.evaluate import EvalConfig
 from loopdit.eval.policies import (
     ModelPolicy,
     RandomPolicy,
@@ -128,9 +130,8 @@ def test_random_actions_fill_the_limits_and_come_back_with_the_seed():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("exprt", "policy=exprt is unknown.*expert, zeros, random, replay, untrained"),
+        ("exprt", "policy=exprt is unknown.*shipped, expert, zeros, random, replay, untrained"),
         ("replay", "policy=replay needs data=STORE"),
-        ("untrained", "policy=untrained needs bundle=FOLDER"),
     ],
 )
 def test_a_policy_that_cannot_be_opened_says_what_there_is(name: str, said: str):
@@ -144,3 +145,10 @@ def test_a_depth_that_is_not_offered_is_refused_with_those_that_are(waving_endpo
         with pytest.raises(ConfigError, match=r"loops=3 is not offered.*loops=\[1,2\]"):
             source.chosen_loops([1, 3])
         assert replace(source, loops=()).chosen_loops([1, 3]) == [0]
+
+
+def test_without_a_name_the_shipped_policy_is_evaluated():
+    assert EvalConfig().policy == "shipped"
+    with open_policy("shipped", bundle="", data="") as source:
+        assert source.model_id == Bundle.open(default_bundle()).model_id
+        assert source.chosen_loops([1, 2, 3, 4]) == [1, 2, 3, 4]

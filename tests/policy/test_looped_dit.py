@@ -36,20 +36,25 @@ def test_a_shallow_pass_is_the_beginning_of_a_deep_one(model: LoopedDiT):
         torch.testing.assert_close(values, deep_values[: loops * CONFIG.blocks])
 
 
-def test_every_exit_of_the_loss_is_the_prediction_served_at_that_depth(model: LoopedDiT):
+@pytest.mark.parametrize("inside", [8, 5])
+def test_every_exit_is_compared_with_the_demonstration_inside_its_episode(
+    model: LoopedDiT, inside: int
+):
+    """Written out: the same draws, the prediction served at that depth, a mean over what counts."""
     frames, proprio, chunk, _ = inputs()
-    valid = torch.ones(3, 8, dtype=torch.bool)
+    valid = torch.arange(8).expand(3, 8) < inside
     losses = model.loss(
         frames, proprio, chunk, valid, torch.Generator().manual_seed(4), distill=0.0
-    )
-    # The same draws by hand: noise first, then the times' uniforms.
+    ).objective
+    # The draws by hand: noise first, then the times' uniforms.
     generator = torch.Generator().manual_seed(4)
     noise = torch.randn(chunk.shape, generator=generator)
     times = 1 - (1 - torch.rand(3, generator=generator)) ** (1 / 1.5)
     sample = noise + times[:, None, None] * (chunk - noise)
     for loops in (1, 2, 3):
         predicted = model.predict(sample, times, *model.encode(frames, proprio, loops))
-        torch.testing.assert_close(losses[loops - 1], (predicted - chunk).square().mean())
+        expected = (predicted - chunk)[:, :inside].square().mean()
+        torch.testing.assert_close(losses[loops - 1], expected)
 
 
 def test_cached_keys_and_values_equal_one_attention_over_all_tokens(model: LoopedDiT):
@@ -109,26 +114,17 @@ def test_loops_share_their_weights():
     assert size(4) - size(1) == 3 * 64  # three loop embeddings and nothing else
 
 
-def test_actions_past_the_episode_do_not_count(model: LoopedDiT):
+def test_errors_to_the_demonstrations_do_not_depend_on_the_distillation(model: LoopedDiT):
     frames, proprio, chunk, _ = inputs()
     valid = torch.ones(3, 8, dtype=torch.bool)
-    valid[:, 5:] = False
-
-    def losses(chunk: torch.Tensor) -> torch.Tensor:
-        # Noise only: a sample at time 0 holds nothing of the chunk beyond what the loss compares.
-        keys_values = model.encode(frames, proprio, 3)
-        predicted = model.predict(torch.zeros_like(chunk), torch.zeros(3), *keys_values)
-        error = (predicted - chunk).square() * valid[..., None]
-        return error.sum() / (valid.sum() * 7)
-
-    other = chunk.clone()
-    other[:, 5:] += 100.0
-    torch.testing.assert_close(losses(chunk), losses(other))
-    kept = model.loss(frames, proprio, chunk, valid, torch.Generator().manual_seed(0), 0.0)
-    every = model.loss(
-        frames, proprio, chunk, torch.ones_like(valid), torch.Generator().manual_seed(0), 0.0
+    plain, mixed = (
+        model.loss(frames, proprio, chunk, valid, torch.Generator().manual_seed(0), distill)
+        for distill in (0.0, 0.5)
     )
-    assert not torch.allclose(kept, every)
+    torch.testing.assert_close(plain.error, mixed.error)
+    torch.testing.assert_close(plain.error, plain.objective)
+    assert not torch.allclose(mixed.objective[0], mixed.error[0])
+    torch.testing.assert_close(mixed.objective[-1], mixed.error[-1])
 
 
 def test_distillation_moves_no_gradient_into_the_teacher():
@@ -136,7 +132,9 @@ def test_distillation_moves_no_gradient_into_the_teacher():
     model = LoopedDiT(CONFIG, cameras=2, proprio_dim=5, action_dim=7)
     frames, proprio, chunk, _ = inputs()
     valid = torch.ones(3, 8, dtype=torch.bool)
-    loss = model.loss(frames, proprio, chunk, valid, torch.Generator().manual_seed(0), 0.5)
+    loss = model.loss(
+        frames, proprio, chunk, valid, torch.Generator().manual_seed(0), 0.5
+    ).objective
     loss[0].backward()
     gradient = model.loop_embedding.grad
     assert gradient is not None
