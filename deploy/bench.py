@@ -26,6 +26,7 @@ from loopdit.deploy.probes import Probes, make_probes
 from loopdit.errors import ConfigError
 from loopdit.machine import describe_machine, machine_and_versions
 from loopdit.policy.checkpoint import load_policy
+from loopdit.whole_file import whole_file
 
 RESULTS = "bench.json"
 _MIN_PROBES = 8
@@ -121,9 +122,8 @@ def _write(folder: Path, results: dict[str, Any]) -> None:
     path = folder / RESULTS
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{RESULTS}.new"
-        draft.write_text(json.dumps(results, indent=1) + "\n")
-        draft.replace(path)
+        with whole_file(path) as aside:
+            aside.write_text(json.dumps(results, indent=1) + "\n")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}. Choose another out=.") from error
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from loopdit.deploy.bundle import is_bundle
 from loopdit.deploy.manifest import MANIFEST, Manifest
 from loopdit.errors import BundleError
+from loopdit.whole_file import whole_file
 
 
 @contextmanager
@@ -58,9 +59,8 @@ def require_free(out: Path, overwrite: bool) -> None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write or replace `manifest.json` in one step."""
-    draft = folder / f".{MANIFEST}.new"
-    draft.write_text(json.dumps(manifest.to_dict(), indent=1) + "\n")
-    draft.replace(folder / MANIFEST)
+    with whole_file(folder / MANIFEST) as aside:
+        aside.write_text(json.dumps(manifest.to_dict(), indent=1) + "\n")
 
 
 def _sync(folder: Path) -> None:

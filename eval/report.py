@@ -6,7 +6,6 @@ there bench.json (latency for each back end) and demo.json (the commands that ma
 
 import base64
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from loopdit.eval.table import (
     success_text,
 )
 from loopdit.machine import describe_machine
+from loopdit.whole_file import whole_file
 
 FILE = "report.html"
 BENCH_FILE = "bench.json"
@@ -56,12 +56,10 @@ def write_report(folder: Path) -> Path:
     Raises ConfigError when eval.json cannot be read or the page cannot be written.
     """
     path = folder / FILE
-    aside = path.with_name(f".{FILE}.{os.getpid()}")
     try:
-        aside.write_text(report_html(folder))
-        aside.replace(path)
+        with whole_file(path) as aside:
+            aside.write_text(report_html(folder))
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error.strerror}. Free space there.") from error
     return path
 

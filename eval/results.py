@@ -9,7 +9,6 @@ model, each row its own.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from loopdit.eval.control import combined, latency_percentiles_ms
 from loopdit.eval.rollout import CLOCK, Rollout
 from loopdit.eval.success import wilson_interval
 from loopdit.machine import machine_and_versions
+from loopdit.whole_file import whole_file
 
 FILE = "eval.json"
 FORMAT = "loopdit-eval"
@@ -73,13 +73,11 @@ def save_results(folder: Path, rows: Sequence[Row], append: bool) -> dict[str, A
         "commands": list(dict.fromkeys(row["command"] for row in every)),
         "results": every,
     }
-    aside = path.with_name(f".{FILE}.{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(content, indent=1))
-        aside.replace(path)
+        with whole_file(path) as aside:
+            aside.write_text(json.dumps(content, indent=1))
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise ConfigError(
             f"cannot write {path}: {error.strerror}. Free space or choose another out=."
         ) from error

@@ -7,8 +7,7 @@ Each file is written aside and renamed, so a crash leaves the previous one.
 """
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from loopdit.datasets.spec import PolicySpec
 from loopdit.errors import CheckpointError, LoopditError
 from loopdit.policy.looped_dit import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.whole_file import whole_file
 
 FORMAT = "loopdit-checkpoint"
 FORMAT_VERSION = 1
@@ -56,9 +56,12 @@ def save_checkpoint(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if training_state is not None:
-            _replace(folder / TRAINING_STATE, lambda p: torch.save(dict(training_state), p))
-        _replace(folder / WEIGHTS, lambda p: save_file(weights, p))
-        _replace(folder / MANIFEST, lambda p: p.write_text(text))
+            with whole_file(folder / TRAINING_STATE) as path:
+                torch.save(dict(training_state), path)
+        with whole_file(folder / WEIGHTS) as path:
+            save_file(weights, path)
+        with whole_file(folder / MANIFEST) as path:
+            path.write_text(text)
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch and safetensors report a full disk as errors of their own.
         raise CheckpointError(
@@ -124,16 +127,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{FORMAT!r} version {FORMAT_VERSION}. Train again, or use the loopdit that wrote it."
         )
     return manifest
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write aside, sync, rename: `path` is always whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(aside)
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.chmod(0o644)  # safetensors and torch leave it to its owner alone
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

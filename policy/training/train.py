@@ -130,6 +130,8 @@ def _device(name: str) -> torch.device:
 
 
 def _refuse_to_overwrite(config: TrainConfig, out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise CheckpointError(f"out={out} is a file. Name a folder for the checkpoint.")
     there = (out / MANIFEST).exists()
     if there and not (config.resume or config.overwrite):
         raise CheckpointError(
@@ -187,9 +189,15 @@ def _log(out: Path, trainer: Trainer, losses: list[float]) -> None:
         "loss": {str(k): round(loss, 5) for k, loss in enumerate(losses, 1)},
         "learning_rate": trainer.optimizer.param_groups[0]["lr"],
     }
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / METRICS).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {out / METRICS}: {error.strerror}. Free space or choose another out=; "
+            f"the last checkpoint there is intact."
+        ) from error
 
 
 def main() -> None:

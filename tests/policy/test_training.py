@@ -139,6 +139,14 @@ def test_a_missing_store_is_said_before_anything_is_written(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_in_the_place_of_the_checkpoint_is_named(tmp_path: Path):
+    small_store(tmp_path / "data")
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(CheckpointError, match="is a file"):
+        train(config(tmp_path))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_a_diverging_run_stops_with_its_last_checkpoint_intact(tmp_path: Path):
     small_store(tmp_path / "data")
     train(config(tmp_path, steps=2))
