@@ -98,7 +98,7 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     """What `save_checkpoint` was given to go on from. Raises CheckpointError."""
     path = folder / TRAINING_STATE
     try:
-        return torch.load(path, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is missing, so training cannot go on. Start afresh with overwrite=true."
