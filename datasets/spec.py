@@ -85,6 +85,8 @@ class PolicySpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "PolicySpec":
         """Read what `to_dict` wrote. Raises SpecMismatch for another version or missing fields."""
+        if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - it was read from a file
+            raise SpecMismatch(f"unreadable spec: {data!r:.60} is not a mapping.")
         found = data.get("version")
         if found != SPEC_VERSION:
             raise SpecMismatch(

@@ -26,7 +26,7 @@ from loopdit.deploy.probes import Probes, make_probes
 from loopdit.errors import ConfigError
 from loopdit.machine import describe_machine, machine_and_versions
 from loopdit.policy.checkpoint import load_policy
-from loopdit.whole_file import whole_file
+from loopdit.whole_file import require_folder, whole_file
 
 RESULTS = "bench.json"
 _MIN_PROBES = 8
@@ -54,6 +54,8 @@ class BenchConfig:
                 f"backends={self.backends} {f'has {unknown[0]!r}' if unknown else 'is empty'}. "
                 f"Choose from: {', '.join(BACKEND_NAMES)}."
             )
+        if len(set(self.loops)) < len(self.loops):
+            raise ConfigError(f"loops={self.loops} names a depth twice. Name each once.")
         for name in ("batch", "repetitions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
@@ -67,6 +69,7 @@ def run_bench(config: BenchConfig, console: Console) -> dict[str, Any]:
 
     Raises LoopditError for a bundle, data set or K that cannot be measured.
     """
+    require_folder(Path(config.out))  # now, rather than after the measuring
     bundle = Bundle.open(config.bundle or default_bundle())
     loops = config.loops or list(bundle.loops)
     for k in loops:

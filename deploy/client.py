@@ -8,6 +8,7 @@ Imports numpy, pyzmq and msgspec only. One client belongs to one thread.
 """
 
 import contextlib
+import operator
 import secrets
 import time
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ Answer = TypeVar("Answer", Welcome, Chunk, ResetAck, Pong)
 _MAX_REPLY_BYTES = 16 * 1024 * 1024
 _LAST_WORDS_MS = 50
 _RECONNECT_MS = 50
+_MAX_BUDGET_S = 3600.0
 _RECONNECT_MAX_MS = 500
 
 
@@ -66,7 +68,8 @@ class PolicyClient:
     """A session with a policy server, opened here.
 
     Attributes from the server's welcome: `spec`, `model_id`, `horizon`, `loops` (the counts it
-    offers), `default_loops`, `steps` (its default). `spec` given here refuses another policy.
+    offers), `default_loops`, `steps` (its default). `timeout_s` may be changed.
+    `spec` given here refuses another policy.
     Every method raises WireError, a ServerError with a `code` (ConfigError for a number it cannot
     send). After any of them the client can be used again, and greets a server that came back.
     """
@@ -77,8 +80,10 @@ class PolicyClient:
         timeout_s: float = 5.0,
         spec: PolicySpec | None = None,
     ) -> None:
+        if not 0 < timeout_s <= _MAX_BUDGET_S:
+            raise ConfigError(f"timeout_s={timeout_s} must be above 0, at most {_MAX_BUDGET_S:g}.")
         self.endpoint = endpoint
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._spec_digest = spec.digest() if spec else ""
         self._session_id = secrets.randbits(63)
         self._seq = 0
@@ -126,7 +131,7 @@ class PolicyClient:
             epoch=0,
             step=self._step,
             observed_ns=time.monotonic_ns(),
-            budget_us=0 if budget_s is None else max(1, round(budget_s * 1e6)),
+            budget_us=_budget_us(budget_s),
             loops=_count("loops", loops),
             steps=_count("steps", steps),
             seed=_count("seed", seed),
@@ -261,7 +266,7 @@ class PolicyClient:
         self._epoch = 0
         return WireError(
             ErrorCode.TIMEOUT,
-            f"no answer from {self.endpoint} within {self._timeout_s:g} s: {question}?",
+            f"no answer from {self.endpoint} within {self.timeout_s:g} s: {question}?",
         )
 
     def _next_seq(self) -> int:
@@ -269,7 +274,7 @@ class PolicyClient:
         return self._seq
 
     def _deadline(self) -> float:
-        return time.monotonic() + self._timeout_s
+        return time.monotonic() + self.timeout_s
 
 
 def _ms_until(deadline_s: float) -> int:
@@ -278,9 +283,21 @@ def _ms_until(deadline_s: float) -> int:
 
 def _count(name: str, value: int) -> int:
     """As a plain integer (numpy's are not), within what the wire carries."""
-    if not 0 <= value < 2**63:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name}={value!r} is not a whole number.") from None
+    if not 0 <= number < 2**63:
         raise ConfigError(f"{name}={value} must be from 0 to 2**63 - 1.")
-    return int(value)
+    return number
+
+
+def _budget_us(budget_s: float | None) -> int:
+    if budget_s is None:
+        return 0
+    if not 0 < budget_s <= _MAX_BUDGET_S:
+        raise ConfigError(f"budget_s={budget_s} must be above 0 and at most {_MAX_BUDGET_S:g}.")
+    return max(1, round(budget_s * 1e6))
 
 
 def _connect(endpoint: str) -> "zmq.Socket[bytes]":

@@ -227,9 +227,9 @@ COMMAND = Command(
     folder="export",
     summary="turn a checkpoint into a bundle of ONNX graphs, each proven against torch",
     examples=(
-        "policy-export checkpoint=outputs/train out=outputs/bundle",
-        "policy-export checkpoint=outputs/train out=outputs/bundle data=outputs/lift.zarr",
-        "policy-export checkpoint=outputs/train out=outputs/fast loops=[1,2] overwrite=true",
+        "policy-export checkpoint=outputs/checkpoint out=outputs/bundle",
+        "policy-export checkpoint=outputs/checkpoint data=outputs/demonstrations.zarr",
+        "policy-export checkpoint=outputs/checkpoint out=outputs/fast loops=[1,2] overwrite=true",
     ),
 )
 

@@ -187,6 +187,8 @@ def _child(connection: Connection, name: str, workload: Workload) -> None:
             connection.send(answer)
     except LoopditError as error:
         connection.send(error)
+    except BrokenPipeError:
+        return  # the parent was stopped: nobody is left to answer
 
 
 def _time_chunks(backend: Backend, workload: Workload, loops: int, repetitions: int) -> np.ndarray:

@@ -78,6 +78,8 @@ class Manifest:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Manifest":
         """Read what `to_dict` wrote. Raises KeyError, TypeError, ValueError or LoopditError."""
+        if not 0 <= float(data["temperature"]) <= 1:
+            raise ValueError(f"temperature={data['temperature']} is not from 0 to 1")
         return cls(
             spec=PolicySpec.from_dict(data["spec"]),
             horizon=int(data["horizon"]),

@@ -26,7 +26,7 @@ COMMAND = Command(
     summary="serve a policy bundle to robots and simulators over ZeroMQ (docs/protocol.md).",
     examples=(
         "policy-serve",
-        "policy-serve bundle=outputs/lift/bundle loops=2 port=5556",
+        "policy-serve bundle=outputs/bundle loops=2 port=5556",
         "policy-serve backend=torch threads=1",
     ),
 )

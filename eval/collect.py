@@ -4,6 +4,7 @@ Worker processes each hold an environment and append the episodes they finish to
 Which episodes come out depends on the seeds and the noise alone, not on the number of workers.
 """
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -60,6 +61,8 @@ class CollectConfig:
         for name, least in {"episodes": 1, "seed": 0, "image_size": 16, "hold_steps": 0}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}.")
+        if not self.out:
+            raise ConfigError("out= is empty: name the store to write.")
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} must be 0 (one for each core) or more.")
         _require_training_seeds(self.seed, self.episodes)
@@ -99,14 +102,15 @@ def collect(config: CollectConfig) -> Collected:
     env = make_env(config.env, config.image_size)
     spec = env.policy_spec
     env.close()
-    if config.append and Path(config.out).exists():
+    going_on = config.append and Path(config.out).exists()
+    if going_on:
         writer = EpisodeWriter.resume(config.out, spec)
-        known = [record.seed for record in EpisodeStore.open(config.out).episodes]
-        first = max([config.seed, *(seed + 1 for seed in known)])
     else:
         writer = EpisodeWriter.create(config.out, spec, _provenance(config))
-        first = config.seed
-    return _Collection(config, writer).run(first)
+    with _alone(Path(config.out)):
+        known = [record.seed for record in EpisodeStore.open(config.out).episodes]
+        first = max([config.seed, *(seed + 1 for seed in known)])
+        return _Collection(config, writer).run(first)
 
 
 class _Collection:
@@ -151,7 +155,7 @@ class _Collection:
         return Collected(len(self._lengths), sum(self._lengths), tuple(self._failed))
 
     def _round(self, executor: ProcessPoolExecutor, seeds: range, progress: Progress) -> None:
-        with _interrupts_ignored():  # inherited by the workers, which are started here
+        with _interrupts_deferred():
             pending: dict[Future[int | None], int] = {
                 executor.submit(_record, self._writer, seed, self._config): seed for seed in seeds
             }
@@ -214,16 +218,30 @@ def _record(writer: EpisodeWriter, seed: int, config: CollectConfig) -> int | No
 
 
 @contextmanager
-def _interrupts_ignored() -> Generator[None]:
-    """Ctrl-C reaches the whole process group; only the parent shall act on it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_deferred() -> Generator[None]:
+    """Ctrl-C reaches the whole process group, and only the parent shall act on it: workers that
+    are started in here inherit the blocked signal. One that arrives meanwhile is acted on after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _alone(store: Path) -> Generator[None]:
+    """Hold the store against another collection, which would record the same seeds again."""
+    descriptor = os.open(store, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise StoreError(
+            f"another policy-collect is recording into {store}. Wait for it, or give this one "
+            f"another out=; policy-collect uses every core by itself."
+        ) from error
+    finally:
+        os.close(descriptor)
 
 
 def _require_training_seeds(first: int, count: int) -> None:

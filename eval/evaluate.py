@@ -21,7 +21,7 @@ from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
 from loopdit.eval.policy_sources import SHIPPED, PolicySource, open_policy
 from loopdit.eval.report import write_report
-from loopdit.eval.results import FILE, Row, result_row, save_results
+from loopdit.eval.results import FILE, Row, require_writable, result_row, save_results
 from loopdit.eval.rollout import Rollout, rollout
 from loopdit.eval.seeds import FIRST_HELD_OUT_SEED
 from loopdit.eval.table import results_table
@@ -90,9 +90,18 @@ def main() -> None:
 
 
 def run(config: EvalConfig) -> None:
-    """Evaluate, write the results, print a table."""
-    rows = evaluate(config)
+    """Evaluate, write the results, print a table. What stops it, finished rollouts are kept."""
     folder = Path(config.out)
+    require_writable(folder, config.append)
+    rows: list[Row] = []
+    try:
+        evaluate(config, rows)
+    except BaseException:
+        if rows:
+            save_results(folder, rows, config.append)
+            counts = ", ".join(f"{row['episodes']} of {config.episodes}" for row in rows)
+            sys.stdout.write(f"\nstopped; finished rollouts are in {folder / FILE}: {counts}\n")
+        raise
     save_results(folder, rows, config.append)
     report = write_report(folder)
     console = Console()
@@ -100,8 +109,9 @@ def run(config: EvalConfig) -> None:
     console.print(f"Results: {folder / FILE}   Report: {report}", soft_wrap=True)
 
 
-def evaluate(config: EvalConfig) -> list[Row]:
-    """One row of results for each depth. Videos are written as their rollouts end.
+def evaluate(config: EvalConfig, rows: list[Row]) -> None:
+    """Add one row of results for each depth to `rows`, as far as it gets. Videos are written as
+    their rollouts end.
 
     Raises ConfigError, SpecMismatch, RenderingError, ServerError and what opening the policy
     raises, all before the first rollout but for a server that fails later.
@@ -112,7 +122,11 @@ def evaluate(config: EvalConfig) -> list[Row]:
         depths = source.chosen_loops(config.loops)
         env = _matching_env(config, source)
         try:
-            return _Evaluation(config, source, env).run(depths)
+            evaluation = _Evaluation(config, source, env, depths)
+            try:
+                evaluation.run()
+            finally:
+                rows += evaluation.rows()
         finally:
             env.close()
 
@@ -133,17 +147,23 @@ def _matching_env(config: EvalConfig, source: PolicySource) -> Environment:
 class _Evaluation:
     """One policy in one environment: all seeds, at all depths."""
 
-    def __init__(self, config: EvalConfig, source: PolicySource, env: Environment) -> None:
+    def __init__(
+        self, config: EvalConfig, source: PolicySource, env: Environment, depths: list[int]
+    ) -> None:
         self._config = config
         self._source = source
         self._env = env
         self._steps = config.steps or source.steps
-        self._rollouts: dict[int, list[Rollout]] = {}
-        self._videos: dict[int, list[dict[str, Any]]] = {}
+        self._rollouts: dict[int, list[Rollout]] = {loops: [] for loops in depths}
+        self._videos: dict[int, list[dict[str, Any]]] = {loops: [] for loops in depths}
 
-    def run(self, depths: list[int]) -> list[Row]:
-        self._rollouts = {loops: [] for loops in depths}
-        self._videos = {loops: [] for loops in depths}
+    def rows(self) -> list[Row]:
+        """One for each depth that has finished a rollout."""
+        return [self._row(loops) for loops, done in self._rollouts.items() if done]
+
+    def run(self) -> None:
+        """All seeds, the depths taking turns."""
+        depths = list(self._rollouts)
         total = len(depths) * self._config.episodes
         label = f"evaluating {self._config.label or self._config.policy}"
         with Progress(label, total) as progress:
@@ -151,7 +171,6 @@ class _Evaluation:
                 for place, loops in enumerate(depths):
                     self._one(index, loops)
                     progress.update(index * len(depths) + place + 1, self._note())
-        return [self._row(loops) for loops in depths]
 
     def _one(self, index: int, loops: int) -> None:
         seed = self._config.seed + index
@@ -213,6 +232,6 @@ class _Recorder:
 
 
 def _file_name(config: EvalConfig, source: PolicySource) -> str:
-    """Label or kind in letters that every file system and URL takes."""
-    name = (config.label or source.kind).lower()
+    """Label or kind, and which model, in letters that every file system and URL takes."""
+    name = f"{config.label or source.kind} {source.model_id or ''}".lower()
     return "".join(c if c.isalnum() else "-" for c in name).strip("-")

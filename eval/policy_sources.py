@@ -38,6 +38,7 @@ WIRE_SCHEMES = ("tcp://", "ipc://")
 _UNTRAINED_SEED = 0
 # A server shared with others may keep a request waiting; a simulator has the patience.
 _TIMEOUT_S = 30.0
+_CONNECT_S = 5.0  # a server that is there greets at once
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def open_policy(name: str, bundle: str, data: str) -> Generator[PolicySource]:
     Raises ConfigError for an unknown name, and whatever opening a server, bundle or store raises.
     """
     if name.startswith(WIRE_SCHEMES):
-        with PolicyClient(name, timeout_s=_TIMEOUT_S) as client:
+        with PolicyClient(name, timeout_s=_CONNECT_S) as client:
+            client.timeout_s = _TIMEOUT_S
             yield _served(client)
     elif name == "untrained":
         yield _untrained(bundle or str(default_bundle()))

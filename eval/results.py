@@ -18,7 +18,7 @@ from loopdit.eval.control import combined, latency_percentiles_ms
 from loopdit.eval.rollout import CLOCK, Rollout
 from loopdit.eval.success import wilson_interval
 from loopdit.machine import machine_and_versions
-from loopdit.whole_file import whole_file
+from loopdit.whole_file import require_folder, whole_file
 
 FILE = "eval.json"
 FORMAT = "loopdit-eval"
@@ -52,11 +52,18 @@ def result_row(condition: Mapping[str, Any], rollouts: Sequence[Rollout], period
     }
 
 
+def require_writable(folder: Path, append: bool) -> None:
+    """Raise ConfigError now rather than after the rollouts when `save_results` could not work."""
+    require_folder(folder)
+    if append and (folder / FILE).exists():
+        load_results(folder)
+
+
 def save_results(folder: Path, rows: Sequence[Row], append: bool) -> dict[str, Any]:
     """Write `folder`/eval.json whole or not at all, and return what it says.
 
-    With `append`, rows that are there stay unless one of the same env, policy, label, loops and
-    steps replaces them. Raises ConfigError when the file there cannot be read or the new one
+    With `append`, rows that are there stay unless one of the same policy, model, settings and
+    seeds replaces them. Raises ConfigError when the file there cannot be read or the new one
     cannot be written.
     """
     path = folder / FILE
@@ -93,6 +100,10 @@ def load_results(folder: Path) -> dict[str, Any]:
         raise ConfigError(
             f"cannot read {path} ({error}). Choose another out=, or append=false to replace it."
         ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("results", []), list):
+        raise ConfigError(
+            f"{path} is not an evaluation's. Choose another out=, or append=false to replace it."
+        )
     found = (content.get("format"), content.get("format_version"))
     if found != (FORMAT, FORMAT_VERSION):
         raise ConfigError(
@@ -103,4 +114,6 @@ def load_results(folder: Path) -> dict[str, Any]:
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("env", "policy", "label", "loops", "steps"))
+    """What makes two rows the same measurement, so that the later one replaces the earlier."""
+    names = ("env", "policy", "label", "model_id", "loops", "steps", "execute_horizon")
+    return (*(row.get(name) for name in names), *row["seeds"])

@@ -78,6 +78,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         spec = PolicySpec.from_dict(manifest["spec"])
         policy = LoopedPolicy(spec, LoopedDiTConfig(**manifest["policy"]))
         policy.load_state_dict(load_file(folder / WEIGHTS))
+        provenance = manifest["provenance"]
     except LoopditError:
         raise
     except FileNotFoundError as error:
@@ -86,7 +87,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"the checkpoint {folder} is damaged: {error!s:.300}. Train or copy it again."
         ) from error
-    return Checkpoint(policy.eval().requires_grad_(False), manifest["provenance"])
+    return Checkpoint(policy.eval().requires_grad_(False), provenance)
 
 
 def load_policy(folder: str | Path) -> LoopedPolicy:
@@ -112,14 +113,16 @@ def load_training_state(folder: Path) -> dict[str, Any]:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError as error:
+        manifest: Any = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(
             f"{folder} is not a checkpoint: it has no {MANIFEST}. "
             f"Make one: policy-train out={folder}."
         ) from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not even text
         raise CheckpointError(f"{path} is damaged: {error}. Train or copy it again.") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("provenance", {}), dict):
+        raise CheckpointError(f"{path} is not a checkpoint's. Train or copy it again.")
     found = (manifest.get("format"), manifest.get("format_version"))
     if found != (FORMAT, FORMAT_VERSION):
         raise CheckpointError(

@@ -15,6 +15,8 @@ from loopdit.deploy.backends import Context
 from loopdit.deploy.bundle import Bundle
 from loopdit.errors import BundleError
 
+_KEPT_STEP_TIMES = 32  # (batch, steps) pairs; a client may ask for any
+
 
 class OnnxRuntimeBackend:
     """See `Backend`."""
@@ -69,6 +71,8 @@ class OnnxRuntimeBackend:
         """The inputs t (one a step) and dt, which depend on nothing else: made once."""
         key = (batch, steps)
         if key not in self._times:
+            if len(self._times) >= _KEPT_STEP_TIMES:
+                self._times.clear()
             times = [_ort_value(np.full(batch, i / steps, np.float32)) for i in range(steps)]
             self._times[key] = times, _ort_value(np.full(batch, 1 / steps, np.float32))
         return self._times[key]

@@ -1,5 +1,6 @@
 """The options of `policy-train`."""
 
+import math
 from dataclasses import dataclass
 
 from loopdit.command import option
@@ -11,7 +12,7 @@ from loopdit.policy.looped_dit import LoopedDiTConfig
 class TrainConfig:
     """One training run. Length is `steps`; `minutes` ends it earlier, with the schedule."""
 
-    data: str = option("outputs/data/lift", "episode store to learn from")
+    data: str = option("outputs/demonstrations.zarr", "episode store to learn from")
     out: str = option("outputs/checkpoint", "folder of the checkpoint")
     steps: int = option(3000, "optimizer steps")
     minutes: float = option(0.0, "end after so many minutes even if steps are left; 0 = no limit")
@@ -24,7 +25,7 @@ class TrainConfig:
     proprio_noise: float = option(0.02, "noise on normalised proprio while training")
     seed: int = option(0, "of the weights, the order of the data and the noise")
     device: str = option("auto", "auto, cpu or cuda")
-    threads: int = option(0, "CPU threads; 0 = all cores")
+    threads: int = option(0, "CPU threads; 0 = all cores this process may use")
     save_every_s: float = option(60.0, "seconds between checkpoints")
     resume: bool = option(False, "go on from the checkpoint in out")
     overwrite: bool = option(False, "replace the checkpoint in out")
@@ -40,6 +41,10 @@ class TrainConfig:
         for name in ("ema_decay", "distill"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be from 0 up to below 1.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate={self.learning_rate} must be above 0 and finite.")
+        if self.seed >= 2**63:
+            raise ConfigError(f"seed={self.seed} must be below 2**63.")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device={self.device} is unknown. Use auto, cpu or cuda.")
         if self.resume and self.overwrite:

@@ -1,7 +1,7 @@
 """`policy-train`: behaviour cloning from an episode store to a checkpoint."""
 
 import json
-import os
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from loopdit.datasets.statistics import compute_statistics
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import CheckpointError, ConfigError
+from loopdit.machine import usable_cores
 from loopdit.policy.checkpoint import (
     MANIFEST,
     load_checkpoint,
@@ -27,6 +28,7 @@ from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.trainer import Trainer
 from loopdit.progress import Progress, clock_text
+from loopdit.whole_file import require_folder, whole_file
 
 METRICS = "metrics.jsonl"
 _LOG_EVERY_STEPS = 50
@@ -36,7 +38,7 @@ COMMAND = Command(
     folder="train",
     summary="behaviour cloning of a looped DiT from demonstrations, to a checkpoint.",
     examples=(
-        "policy-train data=outputs/data/lift out=outputs/checkpoint",
+        "policy-train data=outputs/demonstrations.zarr out=outputs/checkpoint",
         "policy-train recipe=lift",
         "policy-train out=outputs/checkpoint resume=true",
         "policy-train -m policy.width=128,192 out='outputs/width-${policy.width}'",
@@ -51,9 +53,10 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
     """
     out = Path(config.out)
     device = _device(config.device)
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    torch.set_num_threads(config.threads or usable_cores())
     _refuse_to_overwrite(config, out)
     store = EpisodeStore.open(config.data)
+    require_folder(out)
     provenance = _provenance(config, store, device)
     torch.manual_seed(config.seed)
     policy = LoopedPolicy(store.spec, config.policy)
@@ -70,6 +73,9 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
         f"{size:,} parameters, K = 1..{policy.max_loops}; {device}, "
         f"{torch.get_num_threads()} threads\n"
     )
+    if trainer.step >= config.steps:
+        sys.stdout.write(f"nothing to do: {out} has its {trainer.step} steps\n")
+        return out
     try:
         _loop(trainer, sampler, out, provenance, clock)
     except KeyboardInterrupt:
@@ -100,25 +106,26 @@ def _loop(
             recent.append(trainer.train_step(sampler.batch(trainer.step)))
             now = clock()
             trainer.elapsed_s = spent + now - started
-            if trainer.step % _LOG_EVERY_STEPS == 0 or trainer.progress >= 1:
+            due = now - saved >= trainer.config.save_every_s
+            if trainer.step % _LOG_EVERY_STEPS == 0 or trainer.progress >= 1 or due:
                 losses = torch.stack(recent).mean(0).tolist()
                 recent.clear()
-                if not all(map(_is_number, losses)):
-                    raise ConfigError(
-                        f"the loss is not finite at step {trainer.step}. "
-                        f"Lower learning_rate={trainer.config.learning_rate}."
-                    )
+                _require_finite(losses, trainer)  # before a save could replace a good checkpoint
                 _log(out, trainer, losses)
                 per_loop = " ".join(f"K{k}={loss:.3f}" for k, loss in enumerate(losses, 1))
                 note = f"step {trainer.step}  loss {per_loop}"
             progress.update(trainer.progress, note)
-            if now - saved >= trainer.config.save_every_s:
+            if due:
                 _save(trainer, out, provenance)
                 saved = now
 
 
-def _is_number(value: float) -> bool:
-    return abs(value) < float("inf")
+def _require_finite(losses: list[float], trainer: Trainer) -> None:
+    if not all(map(math.isfinite, losses)):
+        raise ConfigError(
+            f"the loss is not finite at step {trainer.step}. "
+            f"Lower learning_rate={trainer.config.learning_rate}."
+        )
 
 
 def _device(name: str) -> torch.device:
@@ -130,8 +137,6 @@ def _device(name: str) -> torch.device:
 
 
 def _refuse_to_overwrite(config: TrainConfig, out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise CheckpointError(f"out={out} is a file. Name a folder for the checkpoint.")
     there = (out / MANIFEST).exists()
     if there and not (config.resume or config.overwrite):
         raise CheckpointError(
@@ -161,8 +166,39 @@ def _resume(trainer: Trainer, out: Path, provenance: dict[str, Any]) -> None:
             f"{out} was trained on other episodes than {trainer.config.data} holds now. "
             f"Resume with the same data, or start afresh with overwrite=true."
         )
+    _require_same_options(before.provenance["config"], trainer.config, out)
     trainer.load_state(load_training_state(out))
+    _forget_later_metrics(out / METRICS, trainer.step)
     sys.stdout.write(f"resuming at step {trainer.step}\n")
+
+
+# What may differ when a run goes on: how long, where and how often, but not what is computed.
+_FREE_ON_RESUME = frozenset(
+    {"data", "out", "steps", "minutes", "device", "threads", "save_every_s", "resume", "overwrite"}
+)
+
+
+def _require_same_options(before: dict[str, Any], config: TrainConfig, out: Path) -> None:
+    now = asdict(config)
+    changed = [
+        f"{name}={now[name]} where it had {before.get(name)}"
+        for name in now
+        if name not in _FREE_ON_RESUME and now[name] != before.get(name)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{out} was trained with other options: {'; '.join(changed)}. Resume with the same "
+            f"ones, or start afresh with overwrite=true."
+        )
+
+
+def _forget_later_metrics(path: Path, step: int) -> None:
+    """Drop what a killed run logged after its last checkpoint: those steps are done again."""
+    if path.exists():
+        rows = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        kept = [line for line in rows if json.loads(line)["step"] <= step]
+        with whole_file(path) as aside:
+            aside.write_text("".join(line + "\n" for line in kept))
 
 
 def _provenance(config: TrainConfig, store: EpisodeStore, device: torch.device) -> dict[str, Any]:

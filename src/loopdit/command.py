@@ -215,6 +215,9 @@ def _explain(error: Exception, options: Sequence[Option], overrides: Sequence[st
     if "missing mandatory value" in reason:
         missing = reason.rpartition(": ")[2]
         return f"{missing} has no default: give {missing}=VALUE."
+    if "is not a ListConfig" in reason:
+        value = next((o.partition("=")[2] for o in overrides if o.partition("=")[0] == key), "...")
+        reason = f"it takes a list: write {key}=[{value}]"
     default = next((f" The default is {o.name}={o.default}." for o in options if o.name == key), "")
     typed = next((o for o in overrides if o.partition("=")[0] == key), key)
     if typed:

@@ -1,9 +1,11 @@
-"""Write a file so that its name never holds half of one."""
+"""Write files so that a name never holds half of one, and find out early that one cannot."""
 
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+
+from loopdit.errors import ConfigError
 
 
 @contextmanager
@@ -22,3 +24,17 @@ def whole_file(path: Path) -> Generator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def require_folder(folder: Path) -> None:
+    """Make the folder `out=` names, and raise ConfigError now if nothing can be written there."""
+    probe = folder / f".writable.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise ConfigError(
+            f"cannot write to out={folder}: {reason}. Name a folder that can be written to."
+        ) from error

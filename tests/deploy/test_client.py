@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,28 @@ def test_a_number_that_the_wire_cannot_carry_is_refused_by_its_name(
         client.infer(observation(), **{name: -1})  # pyright: ignore[reportArgumentType] - of the three
     reply = client.infer(observation(), loops=np.int64(1), seed=np.uint32(5))  # pyright: ignore[reportArgumentType] - numpy integers are what callers have
     np.testing.assert_array_equal(reply.actions, expected_actions(observation(), 5, loops=1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"budget_s": float("nan")}, "budget_s=nan must be above 0"),
+        ({"budget_s": float("inf")}, "budget_s=inf must be above 0"),
+        ({"loops": 1.5}, "loops=1.5 is not a whole number"),
+        ({"steps": "ten"}, "steps='ten' is not a whole number"),
+    ],
+)
+def test_a_setting_that_is_no_number_of_its_kind_is_refused(
+    client: PolicyClient, settings: dict[str, Any], said: str
+):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        client.infer(observation(), **settings)
+    client.infer(observation())
+
+
+def test_a_timeout_that_is_no_time_is_refused():
+    with pytest.raises(ConfigError, match="timeout_s=inf"):
+        PolicyClient("tcp://127.0.0.1:1", timeout_s=float("inf"))
 
 
 def test_a_refusal_has_its_code_and_leaves_the_client_usable(client: PolicyClient):

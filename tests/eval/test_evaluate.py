@@ -45,7 +45,9 @@ def test_each_depth_of_a_server_is_driven_from_the_same_starts(
         videos=1,
         out=str(tmp_path),
     )
-    one, two = evaluate(config)
+    rows: list[dict[str, Any]] = []
+    evaluate(config, rows)
+    one, two = rows
     assert (one["loops"], two["loops"], one["steps"], two["steps"]) == (1, 2, 5, 5)
     assert one["seeds"] == two["seeds"] == [1_000_005, 1_000_005]
     assert (one["kind"], one["model_id"]) == ("served", "waving-0")
@@ -59,7 +61,7 @@ def test_a_policy_for_another_robot_is_refused_naming_field_and_values(tmp_path:
     with PolicyServer(slower, "tcp://127.0.0.1:0") as server:
         config = EvalConfig(policy=server.endpoint, loops=[1], episodes=1, out=str(tmp_path))
         with pytest.raises(SpecMismatch, match=r"control_period_s is 0.2, there 0.1"):
-            evaluate(config)
+            evaluate(config, [])
 
 
 @pytest.mark.parametrize(
@@ -78,4 +80,4 @@ def test_a_policy_for_another_robot_is_refused_naming_field_and_values(tmp_path:
 )
 def test_a_mistake_is_named_with_its_value(settings: dict[str, Any], said: str):
     with pytest.raises(ConfigError, match=said):
-        evaluate(EvalConfig(**settings))
+        evaluate(EvalConfig(**settings), [])

@@ -126,6 +126,27 @@ def test_resuming_with_data_of_another_spec_names_the_field(tmp_path: Path):
         train(config(tmp_path, data=str(tmp_path / "wider"), resume=True))
 
 
+def test_resuming_with_other_options_is_refused_and_changes_nothing(tmp_path: Path):
+    small_store(tmp_path / "data")
+    train(config(tmp_path, steps=2))
+    before = (tmp_path / "out" / "checkpoint.json").read_text()
+    with pytest.raises(CheckpointError, match=r"seed=9 where it had 0"):
+        train(config(tmp_path, steps=4, seed=9, resume=True))
+    train(config(tmp_path, steps=1, resume=True))  # fewer than it has: nothing to do
+    assert (tmp_path / "out" / "checkpoint.json").read_text() == before
+
+
+def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path: Path):
+    small_store(tmp_path / "data")
+    train(config(tmp_path, steps=3))
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    row = json.loads(metrics.read_text().splitlines()[-1])
+    with metrics.open("a") as file:  # what a run that was killed after its checkpoint leaves
+        file.write(json.dumps({**row, "step": 5}) + "\n" + '{"step": 6, "elap')
+    train(config(tmp_path, steps=6, resume=True))
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [3, 6]
+
+
 def test_resuming_another_model_is_refused(tmp_path: Path):
     small_store(tmp_path / "data")
     train(config(tmp_path, steps=2))
@@ -142,7 +163,7 @@ def test_a_missing_store_is_said_before_anything_is_written(tmp_path: Path):
 def test_a_file_in_the_place_of_the_checkpoint_is_named(tmp_path: Path):
     small_store(tmp_path / "data")
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(CheckpointError, match="is a file"):
+    with pytest.raises(ConfigError, match="it is a file"):
         train(config(tmp_path))
     assert (tmp_path / "out").read_text() == "mine"
 
