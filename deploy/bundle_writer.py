@@ -31,6 +31,7 @@ def staged_bundle(out: str | Path, overwrite: bool) -> Generator[Path]:
     try:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(target)
             staging.mkdir()
             yield staging
             _sync(staging)
@@ -61,6 +62,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write or replace `manifest.json` in one step."""
     with whole_file(folder / MANIFEST) as aside:
         aside.write_text(json.dumps(manifest.to_dict(), indent=1) + "\n")
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed exports to the same name left behind."""
+    for stale in target.parent.glob(f".{target.name}.exporting-*"):
+        try:
+            os.kill(int(stale.name.rpartition("-")[2]), 0)  # 0 asks whether it lives
+        except ProcessLookupError:
+            shutil.rmtree(stale, ignore_errors=True)
+        except (ValueError, PermissionError):
+            continue  # not ours to judge
 
 
 def _sync(folder: Path) -> None:

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +144,19 @@ def test_a_stopped_overwriting_keeps_the_old_bundle(bundle_copy: Path):
         _stopped_half_way(bundle_copy, overwrite=True)
     assert Bundle.open(bundle_copy).loops == (1, 2)
     assert list(bundle_copy.parent.iterdir()) == [bundle_copy]
+
+
+def test_what_a_killed_export_left_behind_is_removed_by_the_next(tmp_path: Path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead = tmp_path / f".bundle.exporting-{ended.pid}"
+    dead.mkdir()
+    live = tmp_path / f".bundle.exporting-{os.getppid()}"
+    live.mkdir()
+    with pytest.raises(KeyboardInterrupt), staged_bundle(tmp_path / "bundle", overwrite=False):
+        raise KeyboardInterrupt
+    assert live.exists()
+    assert not dead.exists()
 
 
 def test_a_bundle_is_overwritten_only_when_told(bundle_copy: Path):
