@@ -69,7 +69,7 @@ class PolicyClient:
 
     Attributes from the server's welcome: `spec`, `model_id`, `horizon`, `loops` (the counts it
     offers), `default_loops`, `steps` (its default). `timeout_s` may be changed.
-    `spec` given here refuses another policy.
+    A `spec` given here refuses another policy with a SpecMismatch that names the fields.
     Every method raises WireError, a ServerError with a `code` (ConfigError for a number it cannot
     send). After any of them the client can be used again, and greets a server that came back.
     """
@@ -84,7 +84,7 @@ class PolicyClient:
             raise ConfigError(f"timeout_s={timeout_s} must be above 0, at most {_MAX_BUDGET_S:g}.")
         self.endpoint = endpoint
         self.timeout_s = timeout_s
-        self._spec_digest = spec.digest() if spec else ""
+        self._spec_digest = ""  # not yet: a server would refuse by digest, and name no field
         self._session_id = secrets.randbits(63)
         self._seq = 0
         self._epoch = 0
@@ -94,6 +94,13 @@ class PolicyClient:
         try:
             welcome = self._hello(self._deadline())
             self.spec = PolicySpec.from_dict(welcome.spec)
+            if spec is not None:
+                spec.require_equal(
+                    self.spec,
+                    mine="the robot",
+                    theirs=f"the policy served at {endpoint}",
+                    remedy="Serve the bundle the robot was set up for.",
+                )
         except BaseException:
             self._socket.close(linger=0)
             raise
