@@ -233,13 +233,14 @@ def _alone(store: Path) -> Generator[None]:
     """Hold the store against another collection, which would record the same seeds again."""
     descriptor = os.open(store, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"another policy-collect is recording into {store}. Wait for it, or give this one "
+                f"another out=; policy-collect uses every core by itself."
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise StoreError(
-            f"another policy-collect is recording into {store}. Wait for it, or give this one "
-            f"another out=; policy-collect uses every core by itself."
-        ) from error
     finally:
         os.close(descriptor)
 

@@ -60,7 +60,6 @@ class EvalConfig:
     episodes: int = option(50, "rollouts at each depth")
     seed: int = option(FIRST_HELD_OUT_SEED, "first seed; demonstrations use seeds below 1000000")
     execute_horizon: int = option(8, "actions of a chunk that are executed before the next one")
-    workers: int = option(1, "processes; this version has one")
     videos: int = option(0, "how many of the first rollouts at each depth become videos")
     bundle: str = option("", "bundle whose shape policy=untrained takes; empty: the shipped one")
     data: str = option("", "episode store that policy=replay plays")
@@ -77,10 +76,6 @@ class EvalConfig:
             raise ConfigError(
                 f"loops={self.loops} must be a list of different depths of at least 1, "
                 f"such as loops=[1,2,3]."
-            )
-        if self.workers != 1:
-            raise ConfigError(
-                f"workers={self.workers}: this version runs rollouts in one process. Use workers=1."
             )
 
 

@@ -16,8 +16,8 @@ KeyValue = tuple[Tensor, Tensor]
 class AdaLNBlock(nn.Module):
     """Pre-norm block; shifts, scales and gates come from the condition (DiT, arXiv 2212.09748).
 
-    The modulation starts as the identity with open gates: a block of fresh weights acts from the
-    first step, which a shared block applied several times needs more than it needs a zero start.
+    The modulation starts as the identity with open gates, where DiT starts with closed ones; the
+    two have not been compared here.
     """
 
     def __init__(self, width: int) -> None:

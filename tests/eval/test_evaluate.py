@@ -75,7 +75,6 @@ def test_a_policy_for_another_robot_is_refused_naming_field_and_values(tmp_path:
         ({"policy": "expert", "loops": []}, r"loops=\[\]"),
         ({"policy": "expert", "loops": [1, 1]}, r"loops=\[1, 1\]"),
         ({"policy": "expert", "episodes": 0}, "episodes=0"),
-        ({"policy": "expert", "workers": 2}, "workers=2"),
     ],
 )
 def test_a_mistake_is_named_with_its_value(settings: dict[str, Any], said: str):
