@@ -13,7 +13,7 @@ import math
 import mujoco
 import numpy as np
 
-from loopdit.envs.arm_scene import ARM_JOINTS, FINGER_TRAVEL_M, PADS, TIMESTEP_S, scene_xml
+from loopdit.envs.arm_scene import ARM_JOINTS, FINGER_TRAVEL_M, PADS, TIMESTEP_S
 from loopdit.envs.kinematics import InverseKinematics
 from loopdit.envs.rotations import TOOL_DOWN, matrix_of, multiply, quaternion_of
 
@@ -26,6 +26,7 @@ _HOME_JOINTS = np.array([0.0, -0.6, 0.6, 0.0, 1.5, 0.0])
 # Beyond this residual the pose is out of reach: the step is dropped, so the reference cannot wind
 # up where the arm cannot follow.
 _UNREACHABLE_M = 0.02
+_STILL_M_S = 0.05
 _RAMP = 0.8  # share of the control period over which the joint targets move
 _UNSTABLE = (
     mujoco.mjtWarning.mjWARN_BADQACC,
@@ -35,16 +36,22 @@ _UNSTABLE = (
 
 
 class Arm:
-    """One MuJoCo model with the arm and `objects` (MJCF bodies), and its state."""
+    """The compiled `scene` with the arm in it, and its state.
 
-    def __init__(self, objects: str, control_period_s: float) -> None:
-        self.model = mujoco.MjModel.from_xml_string(scene_xml(objects))
+    `rejected` tells whether the last command was out of reach and therefore dropped.
+    """
+
+    def __init__(self, scene: mujoco.MjSpec, control_period_s: float) -> None:
+        self._substeps = math.ceil(control_period_s / TIMESTEP_S - 1e-9)
+        # A whole number of physics steps in a control period, none longer than TIMESTEP_S.
+        scene.option.timestep = control_period_s / self._substeps
+        self.model = scene.compile()
         self.data = mujoco.MjData(self.model)
+        self.rejected = False
         self.reference_position = _HOME_M.copy()
         self.reference_quaternion = TOOL_DOWN.copy()
         self._kinematics = InverseKinematics(self.model)
         self._joint_targets = _HOME_JOINTS.copy()
-        self._substeps = round(control_period_s / TIMESTEP_S)
         self._site = self.model.site("end_effector").id
         self._arm_qpos = [self.model.joint(name).qposadr[0] for name in ARM_JOINTS]
         self._finger_qpos = [self.model.joint(name).qposadr[0] for name in ("left", "right")]
@@ -53,6 +60,7 @@ class Arm:
     def reset(self, rng: np.random.Generator) -> None:
         """Arm near home with an open gripper; objects at their defaults. Call `settle` after."""
         mujoco.mj_resetData(self.model, self.data)
+        self.rejected = False
         self.reference_position = _HOME_M + rng.uniform(-0.02, 0.02, 3)
         self.reference_quaternion = TOOL_DOWN.copy()
         joints, _ = self._kinematics.solve(
@@ -63,16 +71,28 @@ class Arm:
         self.data.qpos[self._finger_qpos] = FINGER_TRAVEL_M
         self.data.ctrl[:6], self.data.ctrl[6] = joints, FINGER_TRAVEL_M
 
-    def place(self, body: str, position: np.ndarray, yaw: float) -> None:
-        """Put a free body at `position` (3,) m, upright, turned by `yaw` rad."""
-        start = self.model.joint(body).qposadr[0]
+    def place(
+        self, body: str, position: np.ndarray, yaw: float, velocity: np.ndarray | None = None
+    ) -> None:
+        """Put a free or mocap body at `position` (3,) m, upright, turned by `yaw` rad.
+
+        `velocity` (6,): linear m/s and angular rad/s of a free body, at rest without.
+        """
         heading = [math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
-        self.data.qpos[start : start + 7] = [*position, *heading]
+        found = self.model.body(body)
+        mocap = int(found.mocapid[0])
+        if mocap >= 0:
+            self.data.mocap_pos[mocap], self.data.mocap_quat[mocap] = position, heading
+            return
+        joint = self.model.jnt(found.jntadr[0])
+        self.data.qpos[joint.qposadr[0] : joint.qposadr[0] + 7] = [*position, *heading]
+        if velocity is not None:
+            self.data.qvel[joint.dofadr[0] : joint.dofadr[0] + 6] = velocity
 
     def settle(self, seconds: float = 0.1) -> None:
         """Let objects come to rest before the first observation."""
         mujoco.mj_forward(self.model, self.data)
-        for _ in range(round(seconds / TIMESTEP_S)):
+        for _ in range(round(seconds / self.model.opt.timestep)):
             mujoco.mj_step(self.model, self.data)
 
     def command(self, action: np.ndarray) -> None:
@@ -84,7 +104,8 @@ class Arm:
         quaternion /= np.linalg.norm(quaternion)
         before = self._joint_targets
         after, residual = self._kinematics.solve(position, quaternion, before)
-        if residual < _UNREACHABLE_M:
+        self.rejected = residual >= _UNREACHABLE_M
+        if not self.rejected:
             self.reference_position, self.reference_quaternion = position, quaternion
             self._joint_targets = after
         else:
@@ -119,6 +140,10 @@ class Arm:
     def unstable(self) -> bool:
         """Whether MuJoCo met a NaN and reset itself: such an episode must never be scored."""
         return any(self.data.warning[kind].number for kind in _UNSTABLE)
+
+    def still(self, body: str) -> bool:
+        """Whether a body moves slower than 5 cm/s along every axis."""
+        return bool(np.abs(self.data.body(body).cvel[3:]).max() < _STILL_M_S)
 
     def body_position(self, body: str) -> np.ndarray:
         """Position (3,) m of a body, a copy."""

@@ -5,56 +5,27 @@ Action (7,) float32: dx dy dz [m] and a rotation vector [rad] in the base frame,
 the commanded pose; gripper opening 0 closed to 1 open. Everything random comes from the seed.
 """
 
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 
 from loopdit.datasets.spec import IMAGE_PREFIX, PROPRIO, PolicySpec, TensorSpec
 from loopdit.envs.arm import MAX_ROTATION_RAD, MAX_TRANSLATION_M, Arm
-from loopdit.envs.arm_scene import CAMERAS
+from loopdit.envs.arm_scene import CAMERAS, arm_scene
 from loopdit.envs.cameras import CameraRig
+from loopdit.envs.task import HOLD_S, Expert, Task
 
 CONTROL_PERIOD_S = 0.1
-# A task counts as done when its goal has held this long: a touch in passing is not success.
-_HOLD_S = 0.3
 _LIMITS = (MAX_TRANSLATION_M,) * 3 + (MAX_ROTATION_RAD,) * 3
 
 
-class Expert(Protocol):
-    """A scripted policy on privileged state."""
-
-    def action(self) -> np.ndarray:
-        """The action (7,) float32 it would take in the environment's present state."""
-        ...
-
-
-class Task(Protocol):
-    """What makes one task: its objects, their placement, its goal and its expert."""
-
-    name: str
-    instruction: str
-    time_limit_s: float
-
-    def objects(self) -> str:
-        """MJCF bodies to put on the table."""
-        ...
-
-    def place(self, arm: Arm, rng: np.random.Generator) -> None:
-        """Put the objects where this episode starts."""
-        ...
-
-    def achieved(self, arm: Arm) -> bool:
-        """Whether the goal holds in the present state."""
-        ...
-
-    def expert(self, arm: Arm) -> Expert:
-        """A fresh expert for the episode that just started."""
-        ...
-
-
-def arm_spec(image_size: int) -> PolicySpec:
+def arm_spec(image_size: int, control_period_s: float = CONTROL_PERIOD_S) -> PolicySpec:
     """The spec of every task on this arm, with square frames of `image_size` pixels."""
     frames = tuple(
         TensorSpec(f"{IMAGE_PREFIX}{camera}", (image_size, image_size, 3), "uint8")
@@ -85,28 +56,46 @@ def arm_spec(image_size: int) -> PolicySpec:
             "delta of the commanded end-effector pose in the base frame (rotation vector); "
             "gripper 0 closed, 1 open"
         ),
-        control_period_s=CONTROL_PERIOD_S,
+        control_period_s=control_period_s,
     )
 
 
 class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
-    """One task on the arm. `info` carries `success` and `unstable`."""
+    """One task on the arm.
+
+    `info` of `reset` and `step`: `success` and `unstable` (physics met a NaN), `stage` (the
+    furthest one reached, "start" before the first), `rejected` (the last command was out of reach).
+    `observing` may be set to False by a caller who does not look at frames: they are left out of
+    the observations, and nothing is rendered.
+    """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / CONTROL_PERIOD_S)}  # noqa: RUF012 - Gymnasium's own attribute
 
-    def __init__(self, task: Task, image_size: int = 64, render_size: int = 256) -> None:
+    def __init__(
+        self,
+        task: Task,
+        image_size: int = 64,
+        render_size: int = 256,
+        control_period_s: float = CONTROL_PERIOD_S,
+    ) -> None:
         self.task = task
-        self.policy_spec = arm_spec(image_size)
+        self.policy_spec = arm_spec(image_size, control_period_s)
         self.instruction = task.instruction
-        self.control_period_s = CONTROL_PERIOD_S
-        self.max_steps = round(task.time_limit_s / CONTROL_PERIOD_S)
+        self.stages = task.stages
+        self.control_period_s = control_period_s
+        self.max_steps = round(task.time_limit_s / control_period_s)
+        self.simulator = f"mujoco {mujoco.__version__}"
+        self.observing = True
         self.render_mode = "rgb_array"
-        self.arm = Arm(task.objects(), CONTROL_PERIOD_S)
+        scene = arm_scene()
+        task.build(scene)
+        self.arm = Arm(scene, control_period_s)
         self._image_size = image_size
         self._render_size = render_size
         self._cameras = CameraRig(self.arm.model)
         self._steps = 0
         self._held_steps = 0
+        self._reached = 0
         # Gymnasium's own types do not let a Dict space be the space of dicts of arrays.
         self.observation_space = gymnasium.spaces.Dict(  # pyright: ignore[reportAttributeAccessIssue]
             {t.name: _space(t) for t in self.policy_spec.observations}
@@ -121,8 +110,8 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.arm.reset(self.np_random)
         self.task.place(self.arm, self.np_random)
         self.arm.settle()
-        self._steps = self._held_steps = 0
-        return self._observation(), {"success": False, "unstable": False}
+        self._steps = self._held_steps = self._reached = 0
+        return self._observation(), self._info(success=False)
 
     def step(
         self, action: np.ndarray
@@ -136,14 +125,26 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         unstable = self.arm.unstable
         achieved = self.task.achieved(self.arm) and not unstable
         self._held_steps = self._held_steps + 1 if achieved else 0
-        success = self._held_steps >= math.ceil(_HOLD_S / CONTROL_PERIOD_S)
+        if not unstable:
+            self._reached = max(self._reached, self.task.stage(self.arm))
+        success = self._held_steps >= math.ceil(HOLD_S / self.control_period_s - 1e-9)
         truncated = not success and (self._steps >= self.max_steps or unstable)
-        info = {"success": success, "unstable": unstable}
-        return self._observation(), float(success), success, truncated, info
+        return self._observation(), float(success), success, truncated, self._info(success)
 
     def expert(self) -> Expert:
         """A scripted expert for the episode that just started."""
         return self.task.expert(self.arm)
+
+    def idle(self, last: np.ndarray | None) -> np.ndarray:
+        """The action (7,) that stays put and keeps the gripper as action `last` had it, or open."""
+        return np.array([0, 0, 0, 0, 0, 0, 1.0 if last is None else last[6]], np.float32)
+
+    def state(self) -> np.ndarray:
+        """All that decides what happens next, as one vector: physics and commanded pose."""
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
+        physics = np.zeros(mujoco.mj_stateSize(self.arm.model, kind))
+        mujoco.mj_getState(self.arm.model, self.arm.data, physics, kind)
+        return np.concatenate([physics, self.arm.reference_position, self.arm.reference_quaternion])
 
     def render(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride] - one mode
         """The front camera, (render_size, render_size, 3) uint8."""
@@ -153,7 +154,17 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Free the renderers."""
         self._cameras.close()
 
+    def _info(self, success: bool) -> dict[str, Any]:
+        return {
+            "success": success,
+            "unstable": self.arm.unstable,
+            "stage": self.stages[self._reached - 1] if self._reached else "start",
+            "rejected": self.arm.rejected,
+        }
+
     def _observation(self) -> dict[str, np.ndarray]:
+        if not self.observing:
+            return {PROPRIO: self._proprio()}
         frames = {
             f"{IMAGE_PREFIX}{camera}": self._cameras.frame(self.arm.data, camera, self._image_size)
             for camera in CAMERAS

@@ -1,9 +1,19 @@
-"""MJCF of the arm on its table: WidowX 250s kinematics from primitive shapes, no mesh, no file.
+"""The arm on its table as a MuJoCo spec: WidowX 250s kinematics from primitive shapes, no mesh.
+
+What never changes is MJCF text, which shows a kinematic tree best; tasks add their bodies to the
+parsed `MjSpec` (see `props`). MjSpec and not dm_control's mjcf: it is part of MuJoCo itself, so it
+knows every attribute of the version that is installed, compiles without writing XML, and a task
+needs no second package whose releases lag behind MuJoCo's.
 
 The numbers that decide whether a grasp holds (elliptic cones, impratio, pad friction and solref,
 gripper force, default solver iterations) were measured: lowering the solver iterations, a common
 edit for speed, makes grasps fail and saves nothing.
 """
+
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
+import mujoco
 
 FINGER_TRAVEL_M = 0.037
 ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
@@ -12,22 +22,16 @@ PADS = ("left_pad", "right_pad")
 TIMESTEP_S = 0.004
 
 
-def cube(name: str, half_edge_m: float, rgb: str) -> str:
-    """A free cube whose body, joint and geom share `name`."""
-    return (
-        f'<body name="{name}" pos="0 0 -1"><freejoint name="{name}"/>'
-        f'<geom name="{name}" class="object" type="box" mass="0.04" rgba="{rgb} 1"'
-        f' size="{half_edge_m} {half_edge_m} {half_edge_m}"/></body>'
-    )
+def arm_scene() -> mujoco.MjSpec:
+    """The arm on an empty table, for a task to put its objects on."""
+    return mujoco.MjSpec.from_string(_scene_xml())
 
 
-def scene_xml(objects: str) -> str:
-    """The whole model, with `objects` (MJCF bodies) on the table."""
+def _scene_xml() -> str:
     actuators = "".join(
         f'<position class="arm" name="{joint}" joint="{joint}"/>' for joint in ARM_JOINTS
     )
-    return f"""
-<mujoco model="loopdit-arm">
+    return f"""<mujoco model="loopdit-arm">
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP_S}" integrator="implicitfast" cone="elliptic" impratio="10"/>
   <visual>
@@ -62,7 +66,6 @@ def scene_xml(objects: str) -> str:
     <camera name="front" pos="0.68 -0.30 0.46" mode="targetbody" target="look" fovy="40"/>
     <body name="look" pos="0.24 0 0.075"/>
     {_ARM}
-    {objects}
   </worldbody>
   <equality>
     <joint joint1="right" joint2="left" polycoef="0 1 0 0 0" solref="0.01 1"/>
