@@ -3,21 +3,27 @@
 # mujoco is a compiled module without stubs.
 # pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
 
+import math
+
 import mujoco
 import numpy as np
 
 from loopdit.envs.arm_scene import ARM_JOINTS
-from loopdit.envs.rotations import difference
 
 # A radian of rotation error weighs as much as 0.3 m of position error.
 _ROTATION_WEIGHT_M = 0.3
 _TOLERANCE_M = 3e-4
 _DAMPING = 0.03
 _MAX_JOINT_STEP_RAD = 0.3
+_IDENTITY = np.eye(6)
 
 
 class InverseKinematics:
-    """Joint angles (6,) that put the end effector at a pose, from a nearby start."""
+    """Joint angles (6,) that put the end effector at a pose, from a nearby start.
+
+    It runs once in every control step, between physics that take 0.26 ms, so it allocates little
+    and calls MuJoCo on arrays it keeps: 38 us for a full-speed move, which takes two iterations.
+    """
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self._model = model
@@ -26,8 +32,12 @@ class InverseKinematics:
         joints = [model.joint(name) for name in ARM_JOINTS]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dofs = np.array([joint.dofadr[0] for joint in joints])
-        self._limits = np.array([joint.range for joint in joints])
+        self._low, self._high = np.array([joint.range for joint in joints]).T.copy()
+        self._site_position = self._data.site_xpos[self._site]  # a view, like the next
+        self._site_matrix = self._data.site_xmat[self._site]
         self._jacobian = np.zeros((6, model.nv))
+        self._current, self._inverse, self._turn = np.zeros(4), np.zeros(4), np.zeros(4)
+        self._error = np.zeros(6)
 
     def solve(
         self,
@@ -42,32 +52,37 @@ class InverseKinematics:
         from the last control step's joints leave at most 0.3 mm where the pose is reachable.
         """
         joints = start.copy()
-        error = np.zeros(6)
+        residual = self._residual(joints, position, quaternion)
         for _ in range(iterations):
-            error = self._error(joints, position, quaternion)
-            residual = float(np.linalg.norm(error))
             if residual < _TOLERANCE_M:
-                return joints, residual
+                break
             jacobian = self._site_jacobian()
             # Damping fades near the goal, so that the last iterations are Newton steps.
             damping = _DAMPING**2 * min(1.0, 20 * residual)
-            step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping * np.eye(6), error)
-            step = np.clip(step, -_MAX_JOINT_STEP_RAD, _MAX_JOINT_STEP_RAD)
-            joints = np.clip(joints + step, self._limits[:, 0], self._limits[:, 1])
-        return joints, float(np.linalg.norm(self._error(joints, position, quaternion)))
+            square = jacobian @ jacobian.T + damping * _IDENTITY
+            step = jacobian.T @ np.linalg.solve(square, self._error)
+            # np.clip takes four times as long as its two halves on six numbers.
+            step = np.minimum(np.maximum(step, -_MAX_JOINT_STEP_RAD), _MAX_JOINT_STEP_RAD)
+            joints = np.minimum(np.maximum(joints + step, self._low), self._high)
+            residual = self._residual(joints, position, quaternion)
+        return joints, residual
 
-    def _error(
-        self, joints: np.ndarray, position: np.ndarray, quaternion: np.ndarray
-    ) -> np.ndarray:
+    def _residual(self, joints: np.ndarray, position: np.ndarray, quaternion: np.ndarray) -> float:
+        """The length of `self._error` (6,), which it sets for `joints`."""
         self._data.qpos[self._qpos] = joints
         mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-        current = np.zeros(4)
-        mujoco.mju_mat2Quat(current, self._data.site_xmat[self._site])
-        rotation = _ROTATION_WEIGHT_M * difference(quaternion, current)
-        return np.concatenate([position - self._data.site_xpos[self._site], rotation])
+        error = self._error
+        error[:3] = position - self._site_position
+        mujoco.mju_mat2Quat(self._current, self._site_matrix)
+        mujoco.mju_negQuat(self._inverse, self._current)
+        mujoco.mju_mulQuat(self._turn, quaternion, self._inverse)
+        mujoco.mju_quat2Vel(error[3:], self._turn, 1.0)
+        error[3:] *= _ROTATION_WEIGHT_M
+        return math.sqrt(error @ error)
 
     def _site_jacobian(self) -> np.ndarray:
+        """(6, 6), for the joints of the last `_residual`."""
+        mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_jacSite(
             self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site
         )
