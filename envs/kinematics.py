@@ -15,6 +15,9 @@ _ROTATION_WEIGHT_M = 0.3
 _TOLERANCE_M = 3e-4
 _DAMPING = 0.03
 _MAX_JOINT_STEP_RAD = 0.3
+# Further down the elbow passes its straight position and folds the other way; the wrist then ends at
+# its limit, and every command back in is refused: the arm would be stuck there for good.
+_ELBOW, _ELBOW_LOWEST_RAD = 2, -1.35
 _IDENTITY = np.eye(6)
 
 
@@ -33,6 +36,7 @@ class InverseKinematics:
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
         self._dofs = np.array([joint.dofadr[0] for joint in joints])
         self._low, self._high = np.array([joint.range for joint in joints]).T.copy()
+        self._low[_ELBOW] = _ELBOW_LOWEST_RAD
         self._site_position = self._data.site_xpos[self._site]  # a view, like the next
         self._site_matrix = self._data.site_xmat[self._site]
         self._jacobian = np.zeros((6, model.nv))

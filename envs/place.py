@@ -1,5 +1,8 @@
 """`place`: put the red cube in the bowl."""
 
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
 import mujoco
 import numpy as np
 

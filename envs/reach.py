@@ -1,5 +1,8 @@
 """`reach`: touch the green marker."""
 
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
 import mujoco
 import numpy as np
 

@@ -1,5 +1,8 @@
 """`stack`: put the red cube on the blue cube."""
 
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
 import mujoco
 import numpy as np
 
