@@ -17,7 +17,7 @@ _LIFTED_M = 0.03
 _ENTRY_SIDE_M = (0.27, 0.30)
 _ENTRY_DISTANCE_M = (0.22, 0.32)
 _PASSING_DISTANCE_M = (0.22, 0.34)
-_SPEED_M_S = (0.08, 0.20)
+_SPEED_M_S = (0.10, 0.22)
 _SIDE_REACH_M = 0.24
 _GRASP_HEIGHT_M = 0.018
 _CARRY_HEIGHT_M = 0.12
@@ -31,7 +31,7 @@ _AT_BALL_M = 0.012
 
 
 class CatchRollTask:
-    """A ball that rolls across from one side or the other at 8 to 20 cm/s and never stops."""
+    """A ball that rolls across from one side or the other at 10 to 22 cm/s and never stops."""
 
     name = "catch-roll"
     instruction = "catch the rolling ball"

@@ -91,7 +91,7 @@ def add_ball(
 
 
 DRAWER_TRAVEL_M = 0.14
-DRAWER_HANDLE_M = (0.075, 0.048)  # how far before the cabinet's origin, and how high, it is at first
+_DRAWER_HANDLE_M = (0.075, 0.048)  # before the drawer's origin, and above the table
 DRAWER_GAP_M = 0.050  # the middle of the gap between handle and front, before the drawer's origin
 _WOOD = (0.50, 0.32, 0.18)
 _LIGHT_WOOD = (0.80, 0.66, 0.45)
@@ -108,7 +108,7 @@ def add_drawer(scene: mujoco.MjSpec, cabinet: str, drawer: str, handle: str) -> 
         _add_part(body, [0.050, 0.004, 0.045], [0.030, y, 0.045], _WOOD)
     _add_part(body, [0.050, 0.078, 0.004], [0.030, 0.0, 0.094], _WOOD)
     _add_part(body, [0.004, 0.070, 0.045], [0.076, 0.0, 0.045], _WOOD)
-    height = DRAWER_HANDLE_M[1]
+    height = _DRAWER_HANDLE_M[1]
     inner = body.add_body(name=drawer, pos=[0.0, 0.0, height])
     inner.add_joint(
         name=drawer,
@@ -121,7 +121,7 @@ def add_drawer(scene: mujoco.MjSpec, cabinet: str, drawer: str, handle: str) -> 
     )
     _add_part(inner, [0.005, 0.068, 0.036], [-0.025, 0.0, 0.0], _LIGHT_WOOD)
     _add_part(inner, [0.045, 0.062, 0.003], [0.025, 0.0, -0.033], _LIGHT_WOOD)
-    _add_part(inner, [0.004, 0.035, 0.012], [-DRAWER_HANDLE_M[0], 0.0, 0.0], _DARK, handle)
+    _add_part(inner, [0.004, 0.035, 0.012], [-_DRAWER_HANDLE_M[0], 0.0, 0.0], _DARK, handle)
     for y in (-0.032, 0.032):
         _add_part(inner, [0.024, 0.003, 0.004], [-0.052, y, 0.0], _DARK)
 

@@ -1,5 +1,8 @@
 """`push`: push the red cube along the table to the green marker."""
 
+# mujoco is a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
+
 import math
 
 import mujoco
@@ -23,6 +26,8 @@ _APART_M = (0.09, 0.20)
 _PUSHING = 0.33
 _PUSH_HEIGHT_M = 0.020
 _TRAVEL_HEIGHT_M = 0.075
+# The command runs no further ahead of the gripper: a cube that jams would jump when it comes free.
+_LEAD_M = 0.045
 # The gripper comes down this far behind the cube: 1 cm of finger, the cube's half diagonal, room.
 _BEHIND_M = 0.055
 _FUNNEL_SLOPE = 5.0
@@ -107,7 +112,7 @@ class PushExpert:
         yaw = _across(arm, ahead) if gap > _TURN_BEYOND_M else present_yaw(arm)
         behind = -_REAR_M < along < -_FRONT_M and aside < _IN_LINE_M
         if behind and position[2] < _LOW_M:
-            target = cube + (along + gap) * ahead
+            target = cube + (along + min(gap, _LEAD_M)) * ahead
             return towards(arm, np.array([*target, _PUSH_HEIGHT_M]), yaw, _PUSHING)
         start = cube - _BEHIND_M * ahead
         off = float(np.linalg.norm(position[:2] - start))
