@@ -29,7 +29,7 @@ _UNREACHABLE_M = 0.02
 _STILL_M_S = 0.05
 _ACTION_HIGH = np.array([MAX_TRANSLATION_M] * 3 + [MAX_ROTATION_RAD] * 3 + [1.0])
 _ACTION_LOW = np.array([*-_ACTION_HIGH[:6], 0.0])
-_RAMP = 0.8  # share of the control period over which the joint targets move
+RAMP_SHARE = 0.8  # of the control period: over this the joint targets move
 _UNSTABLE = [
     int(mujoco.mjtWarning.mjWARN_BADQACC),
     int(mujoco.mjtWarning.mjWARN_BADQVEL),
@@ -40,15 +40,16 @@ _UNSTABLE = [
 class Arm:
     """The compiled `scene` with the arm in it, and its state.
 
-    `rejected` tells whether the last command was out of reach and therefore dropped.
+    `rejected` tells whether the last command was out of reach and therefore dropped; `substeps` is
+    how many physics steps a control period has.
     """
 
     def __init__(self, scene: mujoco.MjSpec, control_period_s: float) -> None:
-        self._substeps = math.ceil(control_period_s / TIMESTEP_S - 1e-9)
-        ramp = max(1, int(_RAMP * self._substeps))
+        self.substeps = math.ceil(control_period_s / TIMESTEP_S - 1e-9)
+        ramp = max(1, int(RAMP_SHARE * self.substeps))
         self._ramp = np.arange(1, ramp + 1)[:, None] / ramp  # (ramp, 1), the last one is 1
         # A whole number of physics steps in a control period, none longer than TIMESTEP_S.
-        scene.option.timestep = control_period_s / self._substeps
+        scene.option.timestep = control_period_s / self.substeps
         self.model = scene.compile()
         self.data = mujoco.MjData(self.model)
         self.rejected = False
@@ -101,6 +102,18 @@ class Arm:
 
     def command(self, action: np.ndarray) -> None:
         """Execute one action (7,) for one control period. Values beyond the limits are clipped."""
+        model, data, step, ctrl = self.model, self.data, mujoco.mj_step, self.data.ctrl
+        targets = self.targets(action)
+        for target in targets:
+            ctrl[:7] = target
+            step(model, data)
+        # The rest of the period in one call: MuJoCo's own loop, and no Python in between.
+        if rest := self.substeps - len(targets):
+            step(model, data, nstep=rest)
+
+    def targets(self, action: np.ndarray) -> np.ndarray:
+        """Take an action (7,) as the command, without moving: the actuator targets (ramp, 7) of the
+        physics steps that are to follow; the last one stays to the end of the control period."""
         limited = np.minimum(np.maximum(action, _ACTION_LOW), _ACTION_HIGH)
         position = self.reference_position + limited[:3]
         position = np.minimum(np.maximum(position, WORKSPACE_LOW_M), WORKSPACE_HIGH_M)
@@ -115,14 +128,10 @@ class Arm:
             self._joint_targets = after
         else:
             after = before
-        model, data, step, ctrl = self.model, self.data, mujoco.mj_step, self.data.ctrl
-        ctrl[6] = limited[6] * FINGER_TRAVEL_M
-        for targets in before + (after - before) * self._ramp:  # (6,) each
-            ctrl[:6] = targets
-            step(model, data)
-        # The rest of the period in one call: MuJoCo's own loop, and no Python in between.
-        if rest := self._substeps - len(self._ramp):
-            step(model, data, nstep=rest)
+        targets = np.empty((len(self._ramp), 7))
+        targets[:, :6] = before + (after - before) * self._ramp
+        targets[:, 6] = limited[6] * FINGER_TRAVEL_M
+        return targets
 
     @property
     def position(self) -> np.ndarray:

@@ -8,7 +8,9 @@ the commanded pose; gripper opening 0 closed to 1 open. Everything random comes 
 # mujoco is a compiled module without stubs.
 # pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
 
+import hashlib
 import math
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -19,7 +21,12 @@ from loopdit.datasets.spec import IMAGE_PREFIX, PROPRIO, PolicySpec, TensorSpec
 from loopdit.envs.arm import MAX_ROTATION_RAD, MAX_TRANSLATION_M, Arm
 from loopdit.envs.arm_scene import CAMERAS, arm_scene
 from loopdit.envs.cameras import CameraRig
+from loopdit.envs.gl import RAY_CAST, choose_renderer
+from loopdit.envs.menagerie import dress
+from loopdit.envs.randomizer import Randomizer
+from loopdit.envs.raycast import RayCameras
 from loopdit.envs.task import HOLD_S, Expert, Task
+from loopdit.envs.variation import NONE
 
 CONTROL_PERIOD_S = 0.1
 _LIMITS = (MAX_TRANSLATION_M,) * 3 + (MAX_ROTATION_RAD,) * 3
@@ -65,6 +72,9 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     `info` of `reset` and `step`: `success` and `unstable` (physics met a NaN), `stage` (the
     furthest one reached, "start" before the first), `rejected` (the last command was out of reach).
+    `renderer` tells what draws its frames: "egl", "osmesa", "glfw" or "ray-cast".
+    With `menagerie`, a checkout of MuJoCo Menagerie, the arm wears its meshes.
+    `variation` tells in words what differs in this episode beyond the task (see `variation.py`).
     `observing` may be set to False by a caller who does not look at frames: they are left out of
     the observations, and nothing is rendered.
     """
@@ -77,6 +87,9 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         image_size: int = 64,
         render_size: int = 256,
         control_period_s: float = CONTROL_PERIOD_S,
+        renderer: str = "auto",
+        variation: str = NONE,
+        menagerie: Path | None = None,
     ) -> None:
         self.task = task
         self.policy_spec = arm_spec(image_size, control_period_s)
@@ -88,11 +101,20 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.observing = True
         self.render_mode = "rgb_array"
         scene = arm_scene()
+        if menagerie:
+            dress(scene, menagerie)
         task.build(scene)
+        self.variation = NONE
+        self._randomizer = Randomizer(variation)
+        self._randomizer.extend(scene)
         self.arm = Arm(scene, control_period_s)
+        self.model_digest = _digest(self.arm.model)
+        self._randomizer.attach(self.arm)
         self._image_size = image_size
         self._render_size = render_size
-        self._cameras = CameraRig(self.arm.model)
+        self.renderer = choose_renderer(renderer)
+        rays = self.renderer == RAY_CAST
+        self._cameras = RayCameras(self.arm.model) if rays else CameraRig(self.arm.model)
         self._steps = 0
         self._held_steps = 0
         self._reached = 0
@@ -107,8 +129,10 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start the episode that `seed` names: same seed, same states and pixels."""
         super().reset(seed=seed)
+        self._randomizer.restore()
         self.arm.reset(self.np_random)
         self.task.place(self.arm, self.np_random)
+        self.variation = self._randomizer.draw(seed)
         self.arm.settle()
         self._steps = self._held_steps = self._reached = 0
         return self._observation(), self._info(success=False)
@@ -117,10 +141,11 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self, action: np.ndarray
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """One control period. Raises ValueError unless `action` is 7 finite numbers."""
-        command = np.asarray(action, dtype=float)
-        if command.shape != (7,) or not np.isfinite(command).all():
-            raise ValueError(f"an action is 7 finite numbers; got {action!r}.")
-        self.arm.command(command)
+        self.arm.command(checked_action(action))
+        return self.outcome()
+
+    def outcome(self) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Count a control period that has just passed; what `step` returns for it."""
         self._steps += 1
         unstable = self.arm.unstable
         achieved = self.task.achieved(self.arm) and not unstable
@@ -181,6 +206,21 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         ahead = self.arm.reference_position - position
         columns = rotation[:, :2].T.ravel()
         return np.concatenate([position, columns, [self.arm.opening], ahead]).astype(np.float32)
+
+
+def checked_action(action: np.ndarray) -> np.ndarray:
+    """An action (7,) as float64. Raises ValueError unless it is 7 finite numbers."""
+    command = np.asarray(action, dtype=float)
+    if command.shape != (7,) or not np.isfinite(command).all():
+        raise ValueError(f"an action is 7 finite numbers; got {action!r}.")
+    return command
+
+
+def _digest(model: mujoco.MjModel) -> str:
+    """16 hex digits, equal only for equal compiled models of one MuJoCo version."""
+    compiled = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, compiled)
+    return hashlib.sha256(compiled.tobytes()).hexdigest()[:16]
 
 
 def _space(tensor: TensorSpec) -> gymnasium.spaces.Box:

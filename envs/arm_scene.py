@@ -19,6 +19,7 @@ FINGER_TRAVEL_M = 0.037
 ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 CAMERAS = ("front", "wrist")
 PADS = ("left_pad", "right_pad")
+ARM_ROOT, GRIPPER = "base", "gripper"  # bodies
 TIMESTEP_S = 0.004
 
 

@@ -1,4 +1,4 @@
-"""Headless rendering of the named cameras. `loopdit.envs.gl.choose_gl` must have run before."""
+"""Headless rendering of the named cameras. `gl.choose_renderer` must have run before."""
 
 # mujoco is a compiled module without stubs.
 # pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
@@ -22,7 +22,7 @@ class CameraRig:
     def frame(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
         """One RGB frame (size, size, 3) uint8."""
         if size not in self._renderers:
-            renderer = mujoco.Renderer(self._model, size, size)
+            renderer = self._new_renderer(size)
             # Shadows are 80 to 90 % of the time of a software renderer.
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             self._renderers[size] = renderer
@@ -30,6 +30,17 @@ class CameraRig:
         renderer = self._renderers[size]
         renderer.update_scene(data, camera)
         return renderer.render()
+
+    def _new_renderer(self, size: int) -> mujoco.Renderer:
+        """With an off-screen buffer no larger than the frame: the whole buffer is cleared for each
+        one, and at 128 pixels that of the model, 1280 x 960, costs 8 % more for the same pixels."""
+        visual = self._model.vis.global_
+        declared = visual.offwidth, visual.offheight
+        visual.offwidth = visual.offheight = size
+        try:
+            return mujoco.Renderer(self._model, size, size)
+        finally:
+            visual.offwidth, visual.offheight = declared
 
     def close(self) -> None:
         """Free the OpenGL contexts; the next frame makes new ones."""

@@ -1,8 +1,10 @@
-"""Choose the OpenGL back end that really renders here, before MuJoCo is imported.
+"""Choose the renderer that really works here, before MuJoCo is imported.
 
 MuJoCo reads MUJOCO_GL when it is imported and fails in ways that name neither the cause nor the
 cure (its default back end needs a display; osmesa without its library is an AttributeError). So
 each back end is tried in a child process, because a broken driver may abort the process.
+
+Where no OpenGL renders, `raycast` does without, slowly; `choose_renderer` says so.
 
 `python -m loopdit.envs.gl` prints the back end, or the packages that are missing.
 """
@@ -11,13 +13,20 @@ import os
 import subprocess
 import sys
 
-from loopdit.errors import RenderingError
+from loopdit.errors import ConfigError, RenderingError
 
+# What may be asked for: any, OpenGL or nothing, rays.
+RENDERERS = ("auto", "gl", "ray")
+RAY_CAST = "ray-cast"
+_RENDERER = "LOOPDIT_RENDERER"
 BACKENDS = ("egl", "osmesa")
 PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0"
 # Set once a back end has rendered, and inherited by child processes, so that only the first pays.
 _PROBED = "LOOPDIT_GL_PROBED"
 _DEFAULT = "LOOPDIT_GL_DEFAULT"
+# Why none renders, and that the user knows: inherited likewise.
+_FAILED = "LOOPDIT_GL_FAILED"
+_SAID = "LOOPDIT_GL_SAID"
 
 _PROBE = """
 import mujoco, sys
@@ -33,6 +42,27 @@ sys.exit(0 if pixels.std() > 0 else "the rendered image is blank")
 """
 
 
+def choose_renderer(wanted: str = "auto") -> str:
+    """The renderer to use: the name of an OpenGL back end, or "ray-cast".
+
+    `wanted`: "gl"; "ray"; or "auto", OpenGL where it renders, else rays and a line on stderr. The
+    variable LOOPDIT_RENDERER overrides it. Raises ConfigError for another name, RenderingError for
+    "gl" where no OpenGL renders.
+    """
+    source = _RENDERER if os.environ.get(_RENDERER) else "renderer"
+    wanted = os.environ.get(_RENDERER) or wanted
+    if wanted not in RENDERERS:
+        raise ConfigError(f"{source}={wanted} is unknown. Use one of: {', '.join(RENDERERS)}.")
+    try:
+        backend = choose_gl()
+    except RenderingError as error:
+        if wanted == "gl":
+            raise
+        _do_without(str(error), aloud=wanted == "auto")
+        return RAY_CAST
+    return RAY_CAST if wanted == "ray" else backend
+
+
 def choose_gl() -> str:
     """Set MUJOCO_GL to a back end that renders, and return its name.
 
@@ -46,6 +76,8 @@ def choose_gl() -> str:
         return wanted
     if wanted == os.environ.get(_DEFAULT):  # set by this package, not by the user
         wanted = None
+        if reason := os.environ.get(_FAILED):
+            raise RenderingError(reason)
     reasons: list[str] = []
     for name in [wanted] if wanted else BACKENDS:
         reason = _why_not(name)
@@ -59,6 +91,19 @@ def choose_gl() -> str:
         else f"Install it with: apt-get install -y {PACKAGES}"
     )
     raise RenderingError(f"no headless OpenGL renders here ({'; '.join(reasons)}). {remedy}.")
+
+
+def _do_without(reason: str, *, aloud: bool) -> None:
+    """Keep MuJoCo, if it is not imported yet, from loading the OpenGL that does not work."""
+    if "mujoco" not in sys.modules:
+        os.environ["MUJOCO_GL"] = os.environ[_DEFAULT] = "disable"
+        os.environ[_FAILED] = reason
+    if aloud and _SAID not in os.environ:
+        os.environ[_SAID] = "1"
+        sys.stderr.write(
+            "loopdit: cameras are ray-cast, which is slow, and pixels differ a little from those "
+            f"of OpenGL: {reason}\n"
+        )
 
 
 def _of_imported_mujoco() -> str:

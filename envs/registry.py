@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
-from loopdit.envs.gl import choose_gl
+from loopdit.envs.gl import choose_renderer
+from loopdit.envs.variation import NONE
 from loopdit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,21 +27,38 @@ _TASKS = {
 ENV_NAMES = tuple(_TASKS)
 
 
-def make_env(name: str, image_size: int = 64, rate_hz: float = 0.0) -> "ArmEnv":
+def make_env(
+    name: str,
+    image_size: int = 64,
+    rate_hz: float = 0.0,
+    renderer: str = "auto",
+    variation: str = NONE,
+) -> "ArmEnv":
     """The environment `name` with square camera frames of `image_size` pixels.
 
     `rate_hz` is how many actions it takes a second, 0 the task's own.
-    Raises ConfigError for an unknown name, RenderingError where no OpenGL renders.
+    `renderer` is "auto", "gl" or "ray"; see `gl.choose_renderer`. `variation` is what differs
+    between episodes beyond the task, as in "lights:0.5+camera"; see `variation.py`. With
+    MENAGERIE_ROOT set the arm wears real meshes; see `menagerie.py`. Raises ConfigError for an
+    unknown name, renderer or variation, RenderingError for "gl" where no OpenGL renders.
     """
     if name not in ENV_NAMES:
         raise ConfigError(f"env={name} is unknown. The environments are: {', '.join(ENV_NAMES)}.")
-    choose_gl()
+    choose_renderer(renderer)  # sets the variables that MuJoCo reads when it is imported
     from loopdit.envs.arm_env import CONTROL_PERIOD_S, ArmEnv
+    from loopdit.envs.menagerie import menagerie_root
 
     module, class_name = _TASKS[name]
     task = getattr(import_module(f"loopdit.envs.{module}"), class_name)()
     period_s = 1 / rate_hz if rate_hz else CONTROL_PERIOD_S
-    return ArmEnv(task, image_size=image_size, control_period_s=period_s)
+    return ArmEnv(
+        task,
+        image_size=image_size,
+        control_period_s=period_s,
+        renderer=renderer,
+        variation=variation,
+        menagerie=menagerie_root(),
+    )
 
 
 def gymnasium_id(name: str) -> str:
@@ -49,9 +67,15 @@ def gymnasium_id(name: str) -> str:
 
 
 def _maker(name: str) -> Callable[..., "ArmEnv"]:
-    return lambda **settings: make_env(name, **settings)
+    def make(render_mode: str | None = "rgb_array", **settings: Any) -> "ArmEnv":
+        env = make_env(name, **settings)
+        env.render_mode = render_mode
+        return env
+
+    return make
 
 
-# For those who work with gymnasium.make("loopdit.envs.registry:loopdit/Lift-v0").
+# For those who work with gymnasium.make("loopdit.envs.registry:loopdit/Lift-v0"), or without the
+# module's name once it is imported.
 for _name in ENV_NAMES:
     gymnasium.register(gymnasium_id(_name), _maker(_name))
