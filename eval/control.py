@@ -2,7 +2,8 @@
 
 Every control period one action is due. The first action of a chunk waits for the policy, the
 others are at hand. A tick is missed when its action came later than one control period; a robot
-that waits for it then ticks late, which is what `rate_hz` shows.
+that waits for it then ticks late, which is what `rate_hz` shows. One that does not wait ticks on
+time and stays put instead.
 """
 
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,11 @@ def control_record(waits_s: Sequence[float], period_s: float) -> ControlRecord:
         missed=sum(wait > period_s for wait in waits_s),
         elapsed_s=sum(max(wait, period_s) for wait in waits_s),
     )
+
+
+def never_waiting_record(ticks: int, missed: int, period_s: float) -> ControlRecord:
+    """Of a robot that ticks on time always, and stays put on the `missed` ticks without action."""
+    return ControlRecord(period_s=period_s, ticks=ticks, missed=missed, elapsed_s=ticks * period_s)
 
 
 def combined(records: Iterable[ControlRecord], period_s: float) -> ControlRecord:

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopdit.eval.control import combined, control_record, latency_percentiles_ms
+from loopdit.eval.control import (
+    combined,
+    control_record,
+    latency_percentiles_ms,
+    never_waiting_record,
+)
 
 waits = st.lists(st.floats(0, 10), min_size=1, max_size=50)
 
@@ -18,6 +23,12 @@ def test_a_robot_that_waits_for_late_actions_ticks_at_the_lower_rate():
     record = control_record([0.3, 0, 0, 0], period_s=0.1)
     assert record.elapsed_s == pytest.approx(0.6)
     assert record.rate_hz == pytest.approx(4 / 0.6)
+
+
+def test_a_robot_that_stays_put_without_an_action_ticks_on_time_and_misses_those():
+    record = never_waiting_record(ticks=10, missed=4, period_s=0.1)
+    assert (record.ticks, record.missed, record.on_time) == (10, 4, 0.6)
+    assert record.rate_hz == pytest.approx(10)
 
 
 @given(waits, st.floats(0.001, 1))

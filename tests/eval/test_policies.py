@@ -1,5 +1,6 @@
 """What drives rollouts, against real environments, servers and stores."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError
 from loopdit.eval.evaluate import EvalConfig
 from loopdit.eval.policies import (
+    ExpertPolicy,
     ModelPolicy,
     RandomPolicy,
+    RecordedPolicy,
     ReplayPolicy,
+    ZerosPolicy,
     in_process,
     untrained_twin,
 )
@@ -47,10 +51,10 @@ def test_a_policy_over_the_wire_acts_as_it_does_in_this_process(
                 remote.reset(seed)
                 local.reset(seed)
                 for step in range(3):
-                    np.testing.assert_array_equal(
-                        remote.chunk(observation(step), "lift"),
-                        local.chunk(observation(step), "lift"),
-                    )
+                    far = remote.chunk(observation(step), "lift")
+                    near = local.chunk(observation(step), "lift")
+                    np.testing.assert_array_equal(far.actions, near.actions)
+                    assert far.loops == near.loops == loops
 
 
 def test_noise_differs_between_chunks_and_episodes_and_comes_back_with_the_seed(
@@ -60,7 +64,7 @@ def test_noise_differs_between_chunks_and_episodes_and_comes_back_with_the_seed(
     chunks: list[bytes] = []
     for seed in (1, 2, 1):
         policy.reset(seed)
-        chunks += [policy.chunk(observation(0), "").tobytes() for _ in range(2)]
+        chunks += [policy.chunk(observation(0), "").actions.tobytes() for _ in range(2)]
     assert len(set(chunks)) == 4
     assert chunks[:2] == chunks[4:]
 
@@ -73,12 +77,12 @@ def test_the_untrained_twin_keeps_shape_and_normalisation_and_nothing_learned(tm
         trained.normalizer.get_buffer("action_mean").copy_(torch.full((7,), 0.01))
         trained.normalizer.get_buffer("action_spread").copy_(torch.full((7,), 1e-6))
     save_checkpoint(tmp_path, trained, {})
-    chunk = untrained_twin(str(tmp_path), seed=0)(observation(0), "", 3, loops=2, steps=4)
+    chunk = untrained_twin(str(tmp_path), seed=0)(observation(0), "", 3, loops=2, steps=4).actions
     assert chunk.shape == (8, 7)
     # So little spread leaves the mean of the normalisation, which it must have taken over.
     np.testing.assert_allclose(chunk, 0.01, atol=1e-3)
-    again = untrained_twin(str(tmp_path), seed=0)(observation(0), "", 3, loops=2, steps=4)
-    other = untrained_twin(str(tmp_path), seed=1)(observation(0), "", 3, loops=2, steps=4)
+    again = untrained_twin(str(tmp_path), seed=0)(observation(0), "", 3, loops=2, steps=4).actions
+    other = untrained_twin(str(tmp_path), seed=1)(observation(0), "", 3, loops=2, steps=4).actions
     np.testing.assert_array_equal(chunk, again)
     assert not np.array_equal(chunk, other)
 
@@ -98,7 +102,7 @@ def test_replay_plays_one_training_episode_in_order_then_holds_its_last_action(
 ):
     policy = ReplayPolicy(store)
     policy.reset(1_000_000)
-    played = np.concatenate([policy.chunk({}, "") for _ in range(80)])
+    played = np.concatenate([policy.chunk({}, "").actions for _ in range(80)])
     recorded = [store.arrays(i)["action"] for i in range(len(store.episodes))]
     matching = [a for a in recorded if np.array_equal(played[: len(a)], a)]
     assert len(matching) == 1
@@ -110,21 +114,21 @@ def test_replay_plays_different_episodes_for_different_seeds(store: EpisodeStore
     first_actions: set[bytes] = set()
     for seed in range(40):
         policy.reset(seed)
-        first_actions.add(policy.chunk({}, "").tobytes())
+        first_actions.add(policy.chunk({}, "").actions.tobytes())
     assert len(first_actions) == len(store.episodes)
 
 
 def test_random_actions_fill_the_limits_and_come_back_with_the_seed():
     policy = RandomPolicy(SPEC.action)
     policy.reset(3)
-    actions = np.concatenate([policy.chunk({}, "") for _ in range(2000)])
+    actions = np.concatenate([policy.chunk({}, "").actions for _ in range(2000)])
     low, high = np.array(SPEC.action.low), np.array(SPEC.action.high)
     assert (actions >= low - 1e-7).all()
     assert (actions <= high + 1e-7).all()
     # The extremes of 2000 draws leave a hundredth of the range empty once in 10^8 runs.
     assert (np.ptp(actions, axis=0) > 0.98 * (high - low)).all()
     policy.reset(3)
-    np.testing.assert_array_equal(policy.chunk({}, "")[0], actions[0])
+    np.testing.assert_array_equal(policy.chunk({}, "").actions[0], actions[0])
 
 
 @pytest.mark.parametrize(
@@ -152,3 +156,65 @@ def test_without_a_name_the_shipped_policy_is_evaluated():
     with open_policy("shipped", bundle="", data="") as source:
         assert source.model_id == Bundle.open(default_bundle()).model_id
         assert source.chosen_loops([1, 2, 3, 4]) == [1, 2, 3, 4]
+
+
+def test_a_training_checkpoint_acts_as_its_torch_module_does(tmp_path: Path):
+    trained = LoopedPolicy(SPEC, LoopedDiTConfig(width=32, max_loops=2, action_horizon=8)).eval()
+    save_checkpoint(tmp_path, trained, {})
+    with open_policy(str(tmp_path), bundle="", data="") as source:
+        assert (source.kind, source.spec, source.loops) == ("checkpoint", SPEC, (1, 2))
+        assert source.model_id
+        assert torch.get_num_threads() == 1
+        policy = source.make(None, 2, 4)  # pyright: ignore[reportArgumentType] - a model looks at no environment
+        policy.reset(1_000_000)
+        found = policy.chunk(observation(0), "")
+    batched = {name: torch.from_numpy(value)[None] for name, value in observation(0).items()}
+    # Its starting noise has no spread where nobody says otherwise.
+    expected = trained.act(batched, torch.zeros(1, 8, 7), loops=2, steps=4)[0].numpy()
+    np.testing.assert_allclose(found.actions, expected, atol=1e-6)
+    assert (found.actions.shape, found.loops) == ((8, 7), 2)
+
+
+def test_another_checkpoint_is_another_model_and_its_untrained_twin_is_none(tmp_path: Path):
+    ids: set[str | None] = set()
+    for name in ("a", "b"):
+        policy = LoopedPolicy(SPEC, LoopedDiTConfig(width=32, max_loops=1, action_horizon=8))
+        save_checkpoint(tmp_path / name, policy, {})
+        with open_policy(str(tmp_path / name), bundle="", data="") as source:
+            ids.add(source.model_id)
+    assert len(ids) == 2
+    with open_policy("untrained", bundle=str(tmp_path / "a"), data="") as source:
+        assert (source.kind, source.spec, source.loops) == ("untrained", SPEC, (1,))
+        assert source.model_id is None
+
+
+def test_a_bundle_and_the_checkpoint_in_it_go_by_one_model_id(tmp_path: Path):
+    for name in ("checkpoint.json", "model.safetensors"):
+        shutil.copy(default_bundle() / name, tmp_path)
+    found: list[tuple[str, str | None]] = []
+    for folder in (default_bundle(), tmp_path):
+        with open_policy(str(folder), bundle="", data="") as source:
+            found.append((source.kind, source.model_id))
+    assert [kind for kind, _ in found] == ["bundle", "checkpoint"]
+    assert found[0][1] == found[1][1]
+
+
+def test_only_models_look_at_what_is_observed(waving: WavingPolicy):
+    assert ModelPolicy(in_process(waving), 1, 5).looks
+    blind = (ExpertPolicy, ZerosPolicy, RandomPolicy, ReplayPolicy, RecordedPolicy)
+    assert not any(policy.looks for policy in blind)
+
+
+def test_random_actions_need_limits():
+    with pytest.raises(ConfigError, match="policy=random needs limits"):
+        RandomPolicy(replace(SPEC.action, low=(), high=()))
+
+
+def test_recorded_actions_are_played_one_by_one_and_no_further():
+    policy = RecordedPolicy(np.arange(6, dtype=np.float32).reshape(3, 2))
+    for _ in range(2):
+        policy.reset(0)
+        played = [policy.chunk({}, "").actions for _ in range(3)]
+        np.testing.assert_array_equal(np.concatenate(played), [[0, 1], [2, 3], [4, 5]])
+    with pytest.raises(IndexError):
+        policy.chunk({}, "")
