@@ -7,9 +7,7 @@ Which episodes come out depends on the seeds and the noise alone, not on the num
 import fcntl
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -21,11 +19,13 @@ from typing import Any
 
 from loopdit.command import Command, option, run_command
 from loopdit.datasets.store import EpisodeStore, EpisodeWriter
-from loopdit.envs.registry import ENV_NAMES, make_env
+from loopdit.envs.registry import ENV_NAMES
 from loopdit.errors import ConfigError, StoreError
 from loopdit.eval.demonstration import demonstrate
+from loopdit.eval.open_env import open_env
 from loopdit.eval.perturb import NoiseConfig
-from loopdit.eval.seeds import FIRST_HELD_OUT_SEED
+from loopdit.eval.seeds import FIRST_SELECTION_SEED, require_purpose
+from loopdit.eval.worker_process import end_with_parent, interrupts_deferred
 from loopdit.machine import machine_and_versions, usable_cores
 from loopdit.progress import Progress
 
@@ -49,7 +49,7 @@ class CollectConfig:
 
     env: str = option("lift", f"environment: {', '.join(ENV_NAMES)}")
     episodes: int = option(200, "how many successful episodes to record; failed ones are dropped")
-    seed: int = option(0, f"first seed, below {FIRST_HELD_OUT_SEED} (held out for evaluation)")
+    seed: int = option(0, f"first seed, below {FIRST_SELECTION_SEED} (held out for evaluation)")
     image_size: int = option(64, "height and width of the camera frames, pixels")
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     hold_steps: int = option(3, "control steps recorded after success")
@@ -65,7 +65,7 @@ class CollectConfig:
             raise ConfigError("out= is empty: name the store to write.")
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} must be 0 (one for each core) or more.")
-        _require_training_seeds(self.seed, self.episodes)
+        require_purpose(self.seed, self.episodes, "training")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def collect(config: CollectConfig) -> Collected:
     Raises ConfigError when the expert keeps failing, StoreError when the store cannot be written,
     RenderingError where no OpenGL renders. Whatever stops it, the finished episodes are kept.
     """
-    env = make_env(config.env, config.image_size)
+    env = open_env(config.env, config.image_size)
     spec = env.policy_spec
     env.close()
     going_on = config.append and Path(config.out).exists()
@@ -136,7 +136,7 @@ class _Collection:
             with Progress(f"collecting {self._config.env}", self._config.episodes) as progress:
                 progress.update(0)
                 while missing := self._missing():
-                    _require_training_seeds(seed, missing)
+                    require_purpose(seed, missing, "training")
                     self._round(executor, range(seed, seed + missing), progress)
                     seed += missing
         except KeyboardInterrupt:
@@ -155,7 +155,7 @@ class _Collection:
         return Collected(len(self._lengths), sum(self._lengths), tuple(self._failed))
 
     def _round(self, executor: ProcessPoolExecutor, seeds: range, progress: Progress) -> None:
-        with _interrupts_deferred():
+        with interrupts_deferred():
             pending: dict[Future[int | None], int] = {
                 executor.submit(_record, self._writer, seed, self._config): seed for seed in seeds
             }
@@ -199,33 +199,14 @@ _worker_env: list[Any] = []
 
 
 def _start_worker(config: CollectConfig) -> None:
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _worker_env.append(make_env(config.env, config.image_size))
-
-
-def _exit_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next seed for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
+    _worker_env.append(open_env(config.env, config.image_size))
 
 
 def _record(writer: EpisodeWriter, seed: int, config: CollectConfig) -> int | None:
     """Steps of the episode that was stored, None when the expert failed."""
     episode = demonstrate(_worker_env[0], seed, config.noise, config.hold_steps)
     return None if episode is None else writer.append(episode).length
-
-
-@contextmanager
-def _interrupts_deferred() -> Generator[None]:
-    """Ctrl-C reaches the whole process group, and only the parent shall act on it: workers that
-    are started in here inherit the blocked signal. One that arrives meanwhile is acted on after."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -243,14 +224,6 @@ def _alone(store: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _require_training_seeds(first: int, count: int) -> None:
-    if first + count > FIRST_HELD_OUT_SEED:
-        raise ConfigError(
-            f"seeds {first} to {first + count - 1} reach the held-out ones: those from "
-            f"{FIRST_HELD_OUT_SEED} on are for evaluation. Use a lower seed= or fewer episodes=."
-        )
 
 
 def _provenance(config: CollectConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from loopdit.command import option
 from loopdit.deploy.bundle import Bundle
 from loopdit.errors import ConfigError
-from loopdit.eval.seeds import FIRST_HELD_OUT_SEED
+from loopdit.eval.seeds import FIRST_TEST_SEED
 
 DATA, CHECKPOINT, BUNDLE, VIDEOS = "demonstrations.zarr", "checkpoint", "bundle", "videos"
 ENDPOINT = "ENDPOINT"  # in the commands of a stage with a server: where it listens
@@ -81,8 +81,9 @@ def plan(config: DemoConfig, shipped: Bundle | None) -> list[Stage]:
 
 
 def _evaluate(config: DemoConfig, *options: str) -> list[str]:
-    """Every evaluation uses the same starts and adds to the same results."""
-    starts = [f"episodes={config.episodes}", f"seed={FIRST_HELD_OUT_SEED}"]
+    """Every evaluation uses the same starts and adds to the same results. The demo has controls of
+    its own."""
+    starts = [f"episodes={config.episodes}", f"seed={FIRST_TEST_SEED}", "controls=false"]
     return ["policy-eval", *options, *starts, f"out={config.out}", "append=true"]
 
 

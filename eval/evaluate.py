@@ -1,232 +1,217 @@
 """policy-eval: drive an environment with a policy in closed loop and say how often it succeeds.
 
-Every policy and every depth starts from the same held-out seeds. Depths take turns on each seed,
-so that a change in the machine's load falls on all of them alike.
+    policy-eval ...            evaluate
+    policy-eval compare A B    what two evaluations show about each other
+    policy-eval replay ...     play a rollout again, and say whether it is the same to the bit
+    policy-eval power ...      how many episodes a difference needs
+
+All conditions start from the same test seeds and take turns on each. Every rollout is on the disk
+when it ends: a command that was stopped and is given again goes on where it was.
 """
 
-import shlex
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from loopdit.command import Command, option, run_command
-from loopdit.datasets.spec import Observation
-from loopdit.envs.registry import ENV_NAMES, make_env
-from loopdit.errors import ConfigError
-from loopdit.eval.environment import Environment
-from loopdit.eval.policy_sources import SHIPPED, PolicySource, open_policy
+from loopdit.command import Command, run_command
+from loopdit.eval.episode_runner import EpisodeRunner, start_runner
+from loopdit.eval.eval_config import EvalConfig
+from loopdit.eval.evaluation import Evaluation
+from loopdit.eval.filming import film
+from loopdit.eval.journal import FILE as JOURNAL_FILE
+from loopdit.eval.journal import FORMAT, FORMAT_VERSION, JournalWriter
+from loopdit.eval.plan import Job
+from loopdit.eval.preparation import Prepared, prepare, setup_of
+from loopdit.eval.report import FILE as REPORT_FILE
 from loopdit.eval.report import write_report
-from loopdit.eval.results import FILE, Row, require_writable, result_row, save_results
-from loopdit.eval.rollout import Rollout, rollout
-from loopdit.eval.seeds import FIRST_HELD_OUT_SEED
+from loopdit.eval.results import FILE, Row, require_writable, save_results
+from loopdit.eval.resuming import alone, decide, move_aside
+from loopdit.eval.rollout_record import Episode, from_record
 from loopdit.eval.table import results_table
-from loopdit.eval.video import picture, require_encoder, write_mp4
-from loopdit.progress import Progress
+from loopdit.eval.video import require_encoder
+from loopdit.eval.worker_pool import InProcess, Pool, ProcessPool
+from loopdit.machine import machine_and_versions, usable_cores
 
 COMMAND = Command(
     name="policy-eval",
     folder="eval",
-    summary="measure a policy's closed-loop success, with intervals, at each compute depth.",
+    summary="measure a policy's closed-loop success, with intervals, under each condition.",
     examples=(
         "policy-eval env=lift loops=[1,2,3]",
         "policy-eval policy=tcp://127.0.0.1:5555 loops=[1,2,3,4] episodes=50",
-        "policy-eval policy=outputs/bundle env=lift videos=2 out=outputs/eval",
+        "policy-eval policy=outputs/bundle env=lift videos=2 workers=2 out=outputs/eval",
+        "policy-eval env=catch-roll loops=[3] delay=[0,1,2,3] execution=[aligned,naive]",
         "policy-eval policy=replay data=lift.zarr out=outputs/eval append=true",
+        "policy-eval env=lift loops=[4,1] episodes=auto",
+        "policy-eval compare outputs/before outputs/after",
+        "policy-eval replay out=outputs/eval seed=900003",
+        "policy-eval power --help",
     ),
 )
-_VIDEOS = "videos"
-# A looping video stands still on its end for this long, so that the outcome can be seen.
-_LAST_PICTURE_S = 1.0
-_IMAGE_SIZE = 64  # for a policy that does not say what it looks at
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """Which policy, where, how often, and what to write."""
-
-    policy: str = option(
-        SHIPPED,
-        "tcp://HOST:PORT, a bundle folder, shipped, expert, zeros, random, untrained or replay "
-        "(needs data=)",
-    )
-    env: str = option("lift", f"environment: {', '.join(ENV_NAMES)}")
-    loops: list[int] = option([1, 2, 3, 4], "compute depths K to measure")
-    steps: int = option(0, "denoising steps; 0 is the policy's default")
-    episodes: int = option(50, "rollouts at each depth")
-    seed: int = option(FIRST_HELD_OUT_SEED, "first seed; demonstrations use seeds below 1000000")
-    execute_horizon: int = option(8, "actions of a chunk that are executed before the next one")
-    videos: int = option(0, "how many of the first rollouts at each depth become videos")
-    bundle: str = option("", "bundle whose shape policy=untrained takes; empty: the shipped one")
-    data: str = option("", "episode store that policy=replay plays")
-    label: str = option("", "what tables call this policy")
-    out: str = option("outputs/eval", f"folder for {FILE}, report.html and {_VIDEOS}/")
-    append: bool = option(False, f"add to the {FILE} at out=, replacing rows measured again")
-
-    def __post_init__(self) -> None:
-        least = {"steps": 0, "episodes": 1, "seed": 0, "execute_horizon": 1, "videos": 0}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least {value}.")
-        if not self.loops or min(self.loops) < 1 or len(set(self.loops)) < len(self.loops):
-            raise ConfigError(
-                f"loops={self.loops} must be a list of different depths of at least 1, "
-                f"such as loops=[1,2,3]."
-            )
+_SENTENCES = 4  # comparisons that are printed; the others are in the files
+_SUBCOMMANDS = ("compare", "power", "replay")
 
 
 def main() -> None:
     """Entry point of `policy-eval`."""
-    run_command(COMMAND, EvalConfig, run)
+    if len(sys.argv) > 1 and sys.argv[1] in _SUBCOMMANDS:
+        import_module(f"loopdit.eval.{sys.argv[1]}").main(sys.argv[2:])
+    else:
+        run_command(COMMAND, EvalConfig, run)
 
 
 def run(config: EvalConfig) -> None:
-    """Evaluate, write the results, print a table. What stops it, finished rollouts are kept."""
-    folder = Path(config.out)
-    require_writable(folder, config.append)
-    rows: list[Row] = []
-    try:
-        evaluate(config, rows)
-    except BaseException:
-        if rows:
-            save_results(folder, rows, config.append)
-            counts = ", ".join(f"{row['episodes']} of {config.episodes}" for row in rows)
-            sys.stdout.write(f"\nstopped; finished rollouts are in {folder / FILE}: {counts}\n")
-        raise
-    save_results(folder, rows, config.append)
-    report = write_report(folder)
-    console = Console()
-    console.print(results_table(rows, title=f"{config.env}: success in closed loop"))
-    console.print(f"Results: {folder / FILE}   Report: {report}", soft_wrap=True)
+    """Evaluate, write the results and the report, print a table.
 
-
-def evaluate(config: EvalConfig, rows: list[Row]) -> None:
-    """Add one row of results for each depth to `rows`, as far as it gets. Videos are written as
-    their rollouts end.
-
-    Raises ConfigError, SpecMismatch, RenderingError, ServerError and what opening the policy
-    raises, all before the first rollout but for a server that fails later.
+    What stops it, finished rollouts are kept. Raises ConfigError, SpecMismatch, RenderingError,
+    ServerError and what opening the policy raises, all before the first rollout but for a server
+    that fails later.
     """
     if config.videos:
         require_encoder()
-    with open_policy(config.policy, config.bundle, config.data) as source:
-        depths = source.chosen_loops(config.loops)
-        env = _matching_env(config, source)
-        try:
-            evaluation = _Evaluation(config, source, env, depths)
-            try:
-                evaluation.run()
-            finally:
-                rows += evaluation.rows()
-        finally:
-            env.close()
+    folder = Path(config.out)
+    with EpisodeRunner(setup_of(config)) as runner:
+        prepared = prepare(config, runner)
+        require_writable(folder, config.append)
+        with alone(folder):
+            done = _take_up(folder, prepared, config)
+            with JournalWriter(folder) as journal:
+                if done is None:
+                    journal.append(_header(prepared))
+                evaluation = Evaluation(
+                    prepared.plan, prepared.common, prepared.period_s, journal, done or ()
+                )
+                with closing(_pool(config, runner, prepared)) as pool:
+                    _drive(config, evaluation, pool)
+                runner.close()  # a served environment has one client at a time
+                if config.videos:
+                    film(evaluation, prepared.plan, prepared.common, folder, config.videos)
+                _save(config, evaluation)
+                write_report(folder)
+                journal.append({"kind": "end", "run": prepared.plan.digest})
+    _print(config, evaluation)
 
 
-def _matching_env(config: EvalConfig, source: PolicySource) -> Environment:
-    size = source.spec.cameras[0].shape[0] if source.spec else _IMAGE_SIZE
-    env = make_env(config.env, size)
-    if source.spec is not None:
-        source.spec.require_equal(
-            env.policy_spec,
-            f"the policy {config.policy}",
-            f"the environment {config.env}",
-            "Evaluate a policy in the environment that its demonstrations come from.",
-        )
-    return env
+def _take_up(folder: Path, prepared: Prepared, config: EvalConfig) -> list[Episode] | None:
+    """What a run that was stopped has done, None to begin one. Says what becomes of what is there.
+
+    Raises ConfigError for a journal that cannot be read.
+    """
+    decision = decide(folder, prepared.plan.digest, config.append)
+    if decision.torn:
+        _say(f"{folder / JOURNAL_FILE} ends in half a line; that rollout is run again.")
+    if decision.going_on is not None:
+        done = [from_record(record) for record in decision.going_on.rollouts]
+        _say(f"Going on with the evaluation in {folder}: {len(done)} rollouts are done.")
+        return done
+    if decision.move:
+        moved = move_aside(folder)
+        _say(f"Earlier results, of a finished or another evaluation, moved to {moved}.")
+    return None
 
 
-class _Evaluation:
-    """One policy in one environment: all seeds, at all depths."""
-
-    def __init__(
-        self, config: EvalConfig, source: PolicySource, env: Environment, depths: list[int]
-    ) -> None:
-        self._config = config
-        self._source = source
-        self._env = env
-        self._steps = config.steps or source.steps
-        self._rollouts: dict[int, list[Rollout]] = {loops: [] for loops in depths}
-        self._videos: dict[int, list[dict[str, Any]]] = {loops: [] for loops in depths}
-
-    def rows(self) -> list[Row]:
-        """One for each depth that has finished a rollout."""
-        return [self._row(loops) for loops, done in self._rollouts.items() if done]
-
-    def run(self) -> None:
-        """All seeds, the depths taking turns."""
-        depths = list(self._rollouts)
-        total = len(depths) * self._config.episodes
-        label = f"evaluating {self._config.label or self._config.policy}"
-        with Progress(label, total) as progress:
-            for index in range(self._config.episodes):
-                for place, loops in enumerate(depths):
-                    self._one(index, loops)
-                    progress.update(index * len(depths) + place + 1, self._note())
-
-    def _one(self, index: int, loops: int) -> None:
-        seed = self._config.seed + index
-        recorder = _Recorder(self._env) if index < self._config.videos else None
-        done = rollout(
-            self._env,
-            self._source.make(self._env, loops, self._steps),
-            seed,
-            self._config.execute_horizon,
-            clock=time.perf_counter,
-            on_observation=recorder.add if recorder else None,
-        )
-        self._rollouts[loops].append(done)
-        if recorder:
-            depth = f"_k{loops}" if loops else ""
-            name = f"{_VIDEOS}/{_file_name(self._config, self._source)}{depth}_{seed}.mp4"
-            recorder.write(Path(self._config.out, name))
-            self._videos[loops].append({"file": name, "seed": seed, "success": done.success})
-
-    def _note(self) -> str:
-        return "success " + "  ".join(
-            f"{f'K={loops}: ' if loops else ''}{sum(r.success for r in done)}/{len(done)}"
-            for loops, done in self._rollouts.items()
-            if done
-        )
-
-    def _row(self, loops: int) -> Row:
-        condition = {
-            "env": self._config.env,
-            "policy": self._config.policy,
-            "loops": loops or None,
-            "steps": self._steps or None,
-            "kind": self._source.kind,
-            "label": self._config.label,
-            "model_id": self._source.model_id,
-            "instruction": self._env.instruction,
-            "execute_horizon": self._config.execute_horizon,
-            "videos": self._videos[loops],
-            "command": shlex.join([COMMAND.name, *sys.argv[1:]]),
-        }
-        return result_row(condition, self._rollouts[loops], self._env.control_period_s)
+def _header(prepared: Prepared) -> Row:
+    return {
+        "kind": "run",
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "run": prepared.plan.digest,
+        "plan": prepared.plan.to_dict(),
+        "about": prepared.common,
+        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **machine_and_versions(),
+    }
 
 
-class _Recorder:
-    """The pictures of one rollout."""
+def _pool(config: EvalConfig, runner: EpisodeRunner, prepared: Prepared) -> Pool[Job, Episode]:
+    """One worker is this process: nothing to start, and a debugger gets to see it."""
+    workers = min(config.workers or usable_cores(), prepared.plan.total)
+    if workers == 1 and config.launcher == "processes":
+        return InProcess(runner.run)
+    runner.close()
+    start = partial(start_runner, setup_of(config))
+    if config.launcher == "ray":
+        from loopdit.eval.ray_pool import RayPool  # an extra
 
-    def __init__(self, env: Environment) -> None:
-        self._env = env
-        self._pictures: list[np.ndarray] = []
-
-    def add(self, observation: Observation) -> None:
-        cameras = [observation[camera.name] for camera in self._env.policy_spec.cameras]
-        self._pictures.append(picture(self._env.render(), cameras))
-
-    def write(self, path: Path) -> None:
-        period_s = self._env.control_period_s
-        still = [self._pictures[-1]] * round(_LAST_PICTURE_S / period_s)
-        write_mp4(path, self._pictures + still, period_s)
+        return RayPool(start, workers)
+    return ProcessPool(start, workers)
 
 
-def _file_name(config: EvalConfig, source: PolicySource) -> str:
-    """Label or kind, and which model, in letters that every file system and URL takes."""
-    name = f"{config.label or source.kind} {source.model_id or ''}".lower()
-    return "".join(c if c.isalnum() else "-" for c in name).strip("-")
+def _drive(config: EvalConfig, evaluation: Evaluation, pool: Pool[Job, Episode]) -> None:
+    """Run what is missing; save what there is of it when something stops it."""
+    try:
+        evaluation.run(pool, f"evaluating {config.label or config.policy}")
+    except BaseException:
+        rows = evaluation.rows()
+        if rows:
+            _save(config, evaluation)
+            counts = ", ".join(f"{row['episodes']} of {config.most_episodes}" for row in rows)
+            _say(
+                f"\nstopped; finished rollouts are in {Path(config.out, FILE)}: {counts}. The same "
+                f"command goes on with them."
+            )
+        raise
+
+
+def _save(config: EvalConfig, evaluation: Evaluation) -> None:
+    save_results(
+        Path(config.out),
+        evaluation.rows(),
+        config.append,
+        evaluation.controls(),
+        evaluation.comparisons(),
+    )
+
+
+def _print(config: EvalConfig, evaluation: Evaluation) -> None:
+    console = Console()
+    rows = evaluation.rows()
+    console.print(results_table(rows, title=f"{config.env}: success in closed loop"))
+    if controls := evaluation.controls():
+        console.print(results_table(controls, title="Controls on the same seeds"))
+    for line in (*_sentences(evaluation, rows), *_warnings(evaluation, [*rows, *controls])):
+        console.print(line, soft_wrap=True, markup=False)
+    folder = Path(config.out)
+    console.print(f"Results: {folder / FILE}   Report: {folder / REPORT_FILE}", soft_wrap=True)
+
+
+def _sentences(evaluation: Evaluation, rows: Sequence[Row]) -> list[str]:
+    """What the comparisons show, and how episodes=auto ended."""
+    every = [str(comparison["sentence"]) for comparison in evaluation.comparisons()]
+    found = every[:_SENTENCES]
+    if len(every) > _SENTENCES:
+        found.append(f"{len(every) - _SENTENCES} more comparisons are in {FILE}.")
+    stop = evaluation.stop
+    if stop is not None:
+        told = f"{stop.decided} of {stop.comparisons} comparisons decided"
+        found.append(f"Stopped after {rows[0]['episodes']} seeds: {told}.")
+    return found
+
+
+def _warnings(evaluation: Evaluation, rows: Sequence[Row]) -> list[str]:
+    """What has no verdict, and workers that died."""
+    found: list[str] = []
+    errors, unstable = (sum(row[name] for row in rows) for name in ("errors", "unstable"))
+    if errors:
+        first = evaluation.first_error()
+        found.append(f"{errors} rollouts raised an error and count as no success. {first}")
+    if unstable:
+        found.append(f"{unstable} rollouts ended in broken physics and count as no success.")
+    if evaluation.restarts:
+        found.append(f"{evaluation.restarts} processes died and were replaced.")
+    return found
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -12,15 +12,17 @@ import numpy as np
 
 from loopdit.deploy.backends import load_backend
 from loopdit.deploy.bundle import Bundle, default_bundle
+from loopdit.deploy.chunk_execution import make_execution
 from loopdit.deploy.served_bundle import ServedBundle
 from loopdit.envs.registry import make_env
+from loopdit.eval.delays import parse_delay
 from loopdit.eval.policies import ModelPolicy, in_process
 from loopdit.eval.rollout import rollout
-from loopdit.eval.seeds import FIRST_HELD_OUT_SEED
+from loopdit.eval.seeds import FIRST_TEST_SEED
 from loopdit.eval.video import picture
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "rollout.png"
-SEED = FIRST_HELD_OUT_SEED + 4
+SEED = FIRST_TEST_SEED + 4
 MOMENTS = 4
 
 
@@ -34,7 +36,9 @@ def main() -> None:
         env,
         ModelPolicy(in_process(model), bundle.default_loops, bundle.steps),
         SEED,
-        execute_horizon=8,
+        make_execution("aligned", execute_horizon=8),
+        parse_delay("0"),
+        faults=(),
         clock=lambda: 0.0,
         on_observation=lambda seen: pictures.append(
             picture(env.render(), [seen[camera.name] for camera in bundle.spec.cameras])

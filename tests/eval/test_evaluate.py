@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
+from tests.eval.evaluations import comparable
 
 from loopdit.deploy.server import PolicyServer
 from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError, SpecMismatch
-from loopdit.eval.evaluate import EvalConfig, evaluate, run
+from loopdit.eval.eval_config import EvalConfig
+from loopdit.eval.evaluate import run
+from loopdit.eval.journal import read_journal
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -19,40 +22,109 @@ def read(out: Path) -> dict[str, Any]:
 
 
 def test_expert_succeeds_and_zeros_do_not_and_both_are_in_one_file(tmp_path: Path):
-    run(EvalConfig(policy="expert", episodes=3, videos=1, out=str(tmp_path)))
-    run(EvalConfig(policy="zeros", episodes=1, out=str(tmp_path), append=True))
+    run(EvalConfig(policy="expert", episodes=3, videos=1, controls=False, out=str(tmp_path)))
+    run(EvalConfig(policy="zeros", episodes=1, controls=False, out=str(tmp_path), append=True))
     expert, zeros = read(tmp_path)["results"]
     assert (expert["policy"], expert["successes"], expert["episodes"]) == ("expert", 3, 3)
     assert (expert["loops"], expert["steps"]) == (None, None)
-    assert expert["seeds"] == [1_000_000, 1_000_002]
+    assert expert["seeds"] == [900_000, 900_002]
+    median = sorted(rollout["steps"] for rollout in expert["rollouts"])[1]
+    assert expert["time_to_success_s"]["p50"] == pytest.approx(median * 0.1)
+    assert expert["stages"][list(expert["stages"])[-1]] == 3
     assert (zeros["policy"], zeros["successes"], zeros["episodes"]) == ("zeros", 0, 1)
     assert zeros["control"] == pytest.approx(
         {"period_s": 0.1, "ticks": 120, "missed": 0, "on_time": 1.0, "rate_hz": 10.0}
     )
+    assert zeros["time_to_success_s"] is None
     assert (tmp_path / expert["videos"][0]["file"]).stat().st_size > 1000
     assert (tmp_path / "report.html").exists()
+    assert len(read_journal(tmp_path).runs) == 2
 
 
-def test_each_depth_of_a_server_is_driven_from_the_same_starts(
+@pytest.mark.system
+def test_each_condition_of_a_server_is_driven_from_the_same_starts_beside_the_controls(
     waving_endpoint: str, tmp_path: Path
 ):
     config = EvalConfig(
         policy=waving_endpoint,
         loops=[1, 2],
+        delay=["0", "2"],
+        execute_horizon=[3],
         episodes=1,
-        seed=1_000_005,
-        execute_horizon=3,
+        seed=900_005,
         videos=1,
+        image_size=IMAGE_SIZE,
         out=str(tmp_path),
     )
-    rows: list[dict[str, Any]] = []
-    evaluate(config, rows)
-    one, two = rows
-    assert (one["loops"], two["loops"], one["steps"], two["steps"]) == (1, 2, 5, 5)
-    assert one["seeds"] == two["seeds"] == [1_000_005, 1_000_005]
-    assert (one["kind"], one["model_id"]) == ("served", "waving-0")
-    assert one["chunks"] == 40  # 120 steps, three of each chunk
-    assert one["videos"][0]["file"] != two["videos"][0]["file"]
+    run(config)
+    found = read(tmp_path)
+    rows = found["results"]
+    assert [(row["delay"], row["loops"]) for row in rows] == [
+        ("0", 1),
+        ("0", 2),
+        ("2", 1),
+        ("2", 2),
+    ]
+    assert {row["steps"] for row in rows} == {5}
+    assert all(row["seeds"] == [900_005, 900_005] for row in rows)
+    assert {(row["kind"], row["model_id"]) for row in rows} == {("served", "waving-0")}
+    assert [row["clock"] for row in rows] == ["paused", "paused", "virtual", "virtual"]
+    assert rows[0]["chunks"] == 40  # 120 steps, three of each chunk
+    assert rows[0]["missed"] == 0 < rows[2]["missed"]
+    assert len({row["videos"][0]["file"] for row in rows}) == 4
+    controls = [(row["kind"], row["delay"], row["execution"]) for row in found["controls"]]
+    assert controls == [
+        ("zeros", "0", "aligned"),
+        ("random", "0", "aligned"),
+        ("expert", "0", "aligned"),
+        ("expert", "2", "naive"),
+    ]
+    assert all(row["seeds"] == [900_005, 900_005] for row in found["controls"])
+    assert [row["successes"] for row in found["controls"][:3]] == [0, 0, 1]
+    # Each condition with the first one, corrected as one family.
+    assert [c["comparisons"] for c in found["comparisons"]] == [3, 3, 3]
+    assert found["simulator"].startswith("mujoco 3.")
+
+
+@pytest.mark.system
+def test_two_workers_and_a_second_run_come_to_the_same_in_everything_but_times(
+    waving_endpoint: str, tmp_path: Path
+):
+    one = EvalConfig(policy=waving_endpoint, loops=[1, 2], episodes=3, delay=["0", "uniform:0-2"])
+    run(replace(one, out=str(tmp_path / "one")))
+    run(replace(one, out=str(tmp_path / "again")))
+    run(replace(one, workers=2, out=str(tmp_path / "two")))
+    first = comparable(tmp_path / "one")
+    assert len(first["rollouts"]) == 3 * (4 + 2 + 2)
+    assert comparable(tmp_path / "again") == first
+    assert comparable(tmp_path / "two") == first
+
+
+@pytest.mark.system
+def test_auto_stops_when_conditions_are_told_apart_at_the_same_seed_whatever_the_workers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    # With the second delay the expert's first action never comes.
+    one = EvalConfig(
+        policy="expert",
+        delay=["0", "500"],
+        execution=["naive"],
+        episodes="auto",
+        max_episodes=30,
+        controls=False,
+    )
+    run(replace(one, out=str(tmp_path / "one")))
+    run(replace(one, workers=2, out=str(tmp_path / "two")))
+    assert "1 of 1 comparisons decided" in capsys.readouterr().out
+    here, there = comparable(tmp_path / "one"), comparable(tmp_path / "two")
+    assert here["results"] == there["results"]
+    fast, late = here["results"]
+    # Each pair tells them apart: the mean of (1 + .1)^n ... (1 + .9)^n, halved, is 20 at n = 8.
+    assert fast["successes"] == fast["episodes"] == late["episodes"] == 8
+    assert late["successes"] == 0
+    assert fast["sequential"]
+    (comparison,) = here["comparisons"]
+    assert comparison["shown"]
 
 
 def test_a_policy_for_another_robot_is_refused_naming_field_and_values(tmp_path: Path):
@@ -61,22 +133,90 @@ def test_a_policy_for_another_robot_is_refused_naming_field_and_values(tmp_path:
     with PolicyServer(slower, "tcp://127.0.0.1:0") as server:
         config = EvalConfig(policy=server.endpoint, loops=[1], episodes=1, out=str(tmp_path))
         with pytest.raises(SpecMismatch, match=r"control_period_s is 0.2, there 0.1"):
-            evaluate(config, [])
+            run(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_control_rate_than_the_policys_is_run_when_it_is_asked_for(
+    waving_endpoint: str, tmp_path: Path
+):
+    run(
+        EvalConfig(
+            policy=waving_endpoint,
+            loops=[1],
+            rate_hz=[0.0, 20.0],
+            episodes=1,
+            controls=False,
+            out=str(tmp_path),
+        )
+    )
+    own, faster = read(tmp_path)["results"]
+    assert (own["control"]["period_s"], own["control"]["ticks"]) == (0.1, 120)
+    assert (faster["control"]["period_s"], faster["control"]["ticks"]) == (0.05, 240)
+
+
+class DiscontentPolicy(WavingPolicy):
+    """Its third chunk is no action at all."""
+
+    model_id = "discontent-0"
+
+    def infer(self, observation: Any, *, seed: int, loops: int, steps: int) -> Any:
+        made = super().infer(observation, seed=seed, loops=loops, steps=steps)
+        return replace(made, actions=made.actions * float("nan")) if seed % 10_000 == 2 else made
+
+
+def test_what_raises_is_counted_apart_from_failures_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    policy = DiscontentPolicy(arm_spec(IMAGE_SIZE))
+    with PolicyServer(policy, "tcp://127.0.0.1:0") as server:
+        config = EvalConfig(policy=server.endpoint, loops=[1], episodes=2, controls=False)
+        run(replace(config, out=str(tmp_path)))
+    (row,) = read(tmp_path)["results"]
+    assert (row["errors"], row["unstable"], row["successes"], row["episodes"]) == (2, 0, 0, 2)
+    assert [r["outcome"] for r in row["rollouts"]] == ["error", "error"]
+    assert "not finite" in row["rollouts"][0]["error"]
+    assert "2 rollouts raised an error" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (
-            {"policy": "expert", "env": "juggle"},
-            "env=juggle is unknown.*: lift",
-        ),
+        ({"policy": "expert", "env": "juggle"}, "env=juggle is unknown.*: reach, lift"),
         ({"policy": "nobody"}, "policy=nobody is unknown"),
         ({"policy": "expert", "loops": []}, r"loops=\[\]"),
         ({"policy": "expert", "loops": [1, 1]}, r"loops=\[1, 1\]"),
         ({"policy": "expert", "episodes": 0}, "episodes=0"),
+        ({"policy": "expert", "episodes": "many"}, "episodes=many"),
+        ({"policy": "expert", "delay": ["-1"]}, "delay=-1"),
+        ({"policy": "expert", "execution": ["hasty"]}, "execution=hasty is unknown"),
+        ({"policy": "expert", "fault": ["fog"]}, "fault=fog"),
+        ({"policy": "expert", "fault": ["black:rear"]}, "'rear'. The cameras are: front, wrist"),
+        ({"policy": "expert", "rate_hz": [-1.0]}, r"rate_hz=-1\.0 must be at least 0"),
+        ({"policy": "expert", "steps": [1, -1]}, r"steps=-1 must be at least 0"),
+        ({"policy": "expert", "launcher": "slurm"}, "launcher=slurm.*processes, ray"),
+        ({"policy": "expert", "purpose": "fun"}, "purpose=fun.*test, selection"),
+        ({"policy": "expert", "seed": 5}, "seeds 5 to 54 are for training"),
+        ({"policy": "expert", "seed": 800_000}, "purpose=selection, or seed=900000"),
+        ({"policy": "expert", "seed": 899_990}, "selection and test"),
+        ({"policy": "expert", "purpose": "selection"}, "must be for selection"),
+        ({"policy": "expert", "episodes": "auto"}, "this is only one"),
     ],
 )
-def test_a_mistake_is_named_with_its_value(settings: dict[str, Any], said: str):
+def test_a_mistake_is_named_with_its_value(settings: dict[str, Any], said: str, tmp_path: Path):
     with pytest.raises(ConfigError, match=said):
-        evaluate(EvalConfig(**settings), [])
+        run(EvalConfig(**settings, out=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_is_not_tested_on_seeds_it_was_shown(tmp_path: Path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    provenance = {"data_provenance": {"settings": {"seed": 899_000}}, "episodes": 1003}
+    (folder / "checkpoint.json").write_text(json.dumps({"provenance": provenance}))
+    from loopdit.eval.preparation import require_not_demonstrated
+
+    config = EvalConfig(policy=str(folder), episodes=5)
+    with pytest.raises(ConfigError, match=r"seed 900000 and 2 more .* Use seed=900003"):
+        require_not_demonstrated(config)
+    require_not_demonstrated(replace(config, seed=900_003))

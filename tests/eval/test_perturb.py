@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopdit.datasets.spec import TensorSpec
 from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError
 from loopdit.eval.perturb import NoiseConfig, Perturbation, draw_perturbation
@@ -107,3 +110,59 @@ def test_some_kicks_turn_the_gripper_command_over_and_nothing_else_does():
 def test_impossible_noise_is_refused_by_name_and_value(settings: dict[str, float], said: str):
     with pytest.raises(ConfigError, match=said):
         NoiseConfig(**settings)
+
+
+TWO_ARMS = TensorSpec(
+    "action",
+    (4,),
+    "float32",
+    labels=("left_elbow", "left_gripper", "right_elbow", "right_gripper"),
+    units=("rad", "1", "rad", "1"),
+    low=(-2.0, 0.0, -1.0, 0.0),
+    high=(2.0, 1.0, 1.0, 1.0),
+)
+
+
+def test_an_action_of_another_spec_gets_a_share_of_each_range_and_grippers_none():
+    steps = 20_000
+    rng = np.random.default_rng(5)
+    perturbation = draw_perturbation(NoiseConfig(share=0.02), TWO_ARMS, steps, rng)
+    action = np.array([0.5, 1, -0.5, 0], np.float32)
+    strayed = np.array([perturbation.apply(action, i) - action for i in range(steps)])
+    # Ranges of 4 and 2; the spread's own error is 0.5 %, so that 3 % is 6 of those.
+    np.testing.assert_allclose(strayed.std(axis=0)[[0, 2]], [0.08, 0.04], rtol=0.03)
+    assert (strayed[:, [1, 3]] == 0).all()
+    assert not perturbation.kicked.any()
+
+
+def test_an_action_of_another_spec_stays_within_its_limits_and_more_steps_only_add():
+    config = NoiseConfig(share=0.5)
+    some, more = (
+        draw_perturbation(config, TWO_ARMS, steps, np.random.default_rng(6)) for steps in (30, 60)
+    )
+    at_limit = np.array([2, 1, -1, 0], np.float32)
+    for step in range(30):
+        executed = some.apply(at_limit, step)
+        assert (executed >= TWO_ARMS.low).all()
+        assert (executed <= TWO_ARMS.high).all()
+        np.testing.assert_array_equal(executed, more.apply(at_limit, step))
+
+
+def test_the_arms_labels_in_other_units_are_not_the_arm():
+    fractions = replace(ACTION, units=("1",) * 7, low=(-1.0,) * 7, high=(1.0,) * 7)
+    steps = 2000
+    perturbation = draw_perturbation(
+        NoiseConfig(translation_m=0, yaw_rad=0, kick_probability=1, share=0.1),
+        fractions,
+        steps,
+        np.random.default_rng(7),
+    )
+    strayed = [perturbation.apply(np.zeros(7, np.float32), i) for i in range(steps)]
+    # n = 2000: the spread's own error is 1.6 %.
+    np.testing.assert_allclose(np.std(strayed, axis=0)[:6], 0.2, rtol=0.1)
+
+
+def test_an_action_without_limits_is_executed_as_it_is():
+    free = TensorSpec("action", (2,), "float32")
+    perturbation = draw_perturbation(NoiseConfig(), free, 5, np.random.default_rng(8))
+    np.testing.assert_array_equal(perturbation.apply(np.array([3.0, -9.0]), 0), [3, -9])

@@ -3,7 +3,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from loopdit.eval.video import picture, require_encoder, write_mp4
+from loopdit.eval.video import last_picture, picture, require_encoder, write_mp4
 
 
 def moving_square(length: int) -> list[np.ndarray]:
@@ -35,6 +35,19 @@ def test_video_is_what_every_browser_plays_and_starts_at_once(tmp_path: Path):
     assert content.index(b"moov") < content.index(b"mdat")
     profile = content[content.index(b"avcC") + 5]
     assert profile <= 100  # Baseline 66, Main 77, High 100; above are 10-bit and 4:4:4
+
+
+def test_how_a_video_ends_can_be_shown_before_it_plays(tmp_path: Path):
+    frames = moving_square(12)
+    write_mp4(tmp_path / "a.mp4", frames, period_s=0.1)
+    jpeg = last_picture(tmp_path / "a.mp4")
+    assert jpeg is not None
+    (tmp_path / "last.jpg").write_bytes(jpeg)
+    with av.open(str(tmp_path / "last.jpg")) as container:
+        found = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert np.abs(found.astype(int) - frames[-1]).mean() < 6
+    (tmp_path / "b.mp4").write_bytes(b"not a film")
+    assert last_picture(tmp_path / "b.mp4") is None
 
 
 def test_picture_puts_the_policys_frames_beside_the_scene_without_smoothing():

@@ -1,0 +1,123 @@
+"""The options of `policy-eval`, and what can be said of them before anything is opened."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from loopdit.command import option
+from loopdit.deploy.chunk_execution import EXECUTIONS, make_execution
+from loopdit.envs.registry import ENV_NAMES
+from loopdit.errors import ConfigError
+from loopdit.eval.delays import FORMS as DELAYS
+from loopdit.eval.delays import parse_delay
+from loopdit.eval.faults import FORMS as FAULTS
+from loopdit.eval.faults import parse_faults
+from loopdit.eval.policy_sources import SHIPPED
+from loopdit.eval.seeds import EVALUATION_PURPOSES, FIRST_TEST_SEED, require_purpose
+
+AUTO = "auto"
+LAUNCHERS = ("processes", "ray")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Which policy, where, under which conditions, how often, and what to write.
+
+    A list means each of its values with each of the others: the conditions.
+    """
+
+    policy: str = option(
+        SHIPPED,
+        "tcp://HOST:PORT, openpi://HOST:PORT, a bundle or checkpoint folder, shipped, expert, "
+        "zeros, random, untrained or replay (needs data=)",
+    )
+    env: str = option(
+        "lift",
+        f"environment: {', '.join(ENV_NAMES)}; metaworld/reach-v3 and such, or tcp://HOST:PORT",
+    )
+    loops: list[int] = option([1, 2, 3, 4], "compute depths K to measure")
+    steps: Any = option([0], "denoising steps, one number or a list; 0 is the policy's default")
+    delay: list[str] = option(["0"], f"control steps until a chunk comes: {DELAYS}")
+    execution: list[str] = option(["aligned"], f"how chunks are played: {', '.join(EXECUTIONS)}")
+    execute_horizon: list[int] = option(
+        [8], "actions of a chunk that are executed before the next one"
+    )
+    rate_hz: list[float] = option([0.0], "actions a second; 0 is the environment's own")
+    variation: list[str] = option(["none"], "what is randomised in the world beyond the task")
+    fault: list[str] = option(["none"], f"what goes wrong with what is seen: {FAULTS}")
+    episodes: int | str = option(
+        50, "rollouts under each condition, or auto: until the conditions are told apart"
+    )
+    max_episodes: int = option(400, "where episodes=auto ends undecided")
+    seed: int = option(FIRST_TEST_SEED, "first seed; see purpose=")
+    purpose: str = option(
+        "test", "what the seeds are for: test, or selection (to choose a checkpoint or an option)"
+    )
+    controls: bool = option(True, "drive zeros, random actions and the expert beside the policy")
+    workers: int = option(
+        1, "processes, 0 for one a core; from 2 on they disturb each other's latencies"
+    )
+    launcher: str = option("processes", f"where workers run: {' or '.join(LAUNCHERS)}")
+    videos: int = option(0, "videos of each condition, a success and a failure in turn")
+    image_size: int = option(0, "height and width of frames, pixels; 0 is what the policy wants")
+    bundle: str = option("", "bundle whose shape policy=untrained takes; empty: the shipped one")
+    data: str = option("", "episode store that policy=replay plays")
+    openpi_keys: str = option(
+        "", "an openpi server's names of observations: images.front=observation/image,..."
+    )
+    label: str = option("", "what tables call this policy")
+    out: str = option("outputs/eval", "folder for eval.json, rollouts.jsonl, report.html, videos/")
+    append: bool = option(False, "add to the results at out=, replacing rows measured again")
+
+    def __post_init__(self) -> None:
+        least = {"seed": 0, "videos": 0, "workers": 0, "image_size": 0, "max_episodes": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least {value}.")
+        for name, known in {"purpose": EVALUATION_PURPOSES, "launcher": LAUNCHERS}.items():
+            if getattr(self, name) not in known:
+                found = getattr(self, name)
+                raise ConfigError(f"{name}={found} is unknown. Use one of: {', '.join(known)}.")
+        if not self.sequential and not (isinstance(self.episodes, int) and self.episodes >= 1):
+            raise ConfigError(f"episodes={self.episodes} must be at least 1, or {AUTO}.")
+        self._require_lists()
+        require_purpose(self.seed, self.most_episodes, self.purpose)
+
+    @property
+    def sequential(self) -> bool:
+        """Whether the number of episodes follows from their outcomes."""
+        return self.episodes == AUTO
+
+    @property
+    def most_episodes(self) -> int:
+        """Seeds that are run, at most."""
+        return self.max_episodes if self.sequential else int(self.episodes)
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """What each field of a Condition takes, the slowest first; see `plan.combinations`."""
+        names = ("rate_hz", "variation", "fault", "execution", "execute_horizon", "delay")
+        axes: dict[str, list[Any]] = {name: list(getattr(self, name)) for name in names}
+        return {**axes, "steps": self.all_steps, "loops": list(self.loops)}
+
+    @property
+    def all_steps(self) -> list[int]:
+        """`steps` as a list."""
+        return list(self.steps) if isinstance(self.steps, list) else [self.steps]
+
+    def _require_lists(self) -> None:
+        least = {"loops": 1, "steps": 0, "execute_horizon": 1, "rate_hz": 0}
+        for name, values in self.axes.items():
+            if not values or len(set(values)) < len(values):
+                such = ",".join(map(str, values[:1])) or "..."
+                raise ConfigError(
+                    f"{name}={values} must be a list of different values, such as {name}=[{such}]."
+                )
+            for value in values:
+                if name in least and not (isinstance(value, (int, float)) and value >= least[name]):
+                    raise ConfigError(f"{name}={value} must be at least {least[name]}.")
+        for delay in self.delay:
+            parse_delay(delay)
+        for execution in self.execution:
+            make_execution(execution, 1)
+        for fault in self.fault:
+            parse_faults(fault)
