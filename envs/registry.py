@@ -25,6 +25,7 @@ _TASKS = {
     "catch-roll": ("catch_roll", "CatchRollTask"),
 }
 ENV_NAMES = tuple(_TASKS)
+_SMALLEST_FRAME = 16
 
 
 def make_env(
@@ -40,10 +41,16 @@ def make_env(
     `renderer` is "auto", "gl" or "ray"; see `gl.choose_renderer`. `variation` is what differs
     between episodes beyond the task, as in "lights:0.5+camera"; see `variation.py`. With
     MENAGERIE_ROOT set the arm wears real meshes; see `menagerie.py`. Raises ConfigError for an
-    unknown name, renderer or variation, RenderingError for "gl" where no OpenGL renders.
+    unknown name, renderer or variation and for frames too small to see anything in,
+    RenderingError for "gl" where no OpenGL renders.
     """
     if name not in ENV_NAMES:
         raise ConfigError(f"env={name} is unknown. The environments are: {', '.join(ENV_NAMES)}.")
+    if image_size < _SMALLEST_FRAME:
+        raise ConfigError(
+            f"image_size={image_size} is too small for env={name}, whose objects are seen through "
+            f"cameras alone. Use at least {_SMALLEST_FRAME}."
+        )
     choose_renderer(renderer)  # sets the variables that MuJoCo reads when it is imported
     from loopdit.envs.arm_env import CONTROL_PERIOD_S, ArmEnv
     from loopdit.envs.menagerie import menagerie_root

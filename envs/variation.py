@@ -15,6 +15,7 @@ from loopdit.errors import ConfigError
 # In the order in which they are applied.
 AXES = ("lights", "textures", "camera", "friction", "mass", "distractors")
 NONE, ALL = "none", "all"
+FORMS = f"{', '.join((NONE, *AXES, ALL))}, each at half strength with :0.5, several joined by +"
 _CHOICES = f"The axes are: {', '.join(AXES)}, {ALL}; join them by +, or use {NONE}."
 
 

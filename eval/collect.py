@@ -20,6 +20,8 @@ from typing import Any
 from loopdit.command import Command, option, run_command
 from loopdit.datasets.store import EpisodeStore, EpisodeWriter
 from loopdit.envs.registry import ENV_NAMES
+from loopdit.envs.variation import FORMS as VARIATIONS
+from loopdit.envs.variation import NONE, parse_variation
 from loopdit.errors import ConfigError, StoreError
 from loopdit.eval.demonstration import demonstrate
 from loopdit.eval.open_env import open_env
@@ -39,6 +41,7 @@ COMMAND = Command(
         "policy-collect env=lift episodes=100 out=lift.zarr append=true",
     ),
 )
+_SMALLEST_FRAME = 16
 # An expert that fails on more seeds than it is asked episodes, and on these, is not worth waiting.
 _FAILURES_ALLOWED = 10
 
@@ -50,7 +53,8 @@ class CollectConfig:
     env: str = option("lift", f"environment: {', '.join(ENV_NAMES)}")
     episodes: int = option(200, "how many successful episodes to record; failed ones are dropped")
     seed: int = option(0, f"first seed, below {FIRST_SELECTION_SEED} (held out for evaluation)")
-    image_size: int = option(64, "height and width of the camera frames, pixels")
+    image_size: int = option(64, "height and width of the camera frames, pixels; 0 for none")
+    variation: str = option(NONE, f"what differs between episodes beyond the task: {VARIATIONS}")
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     hold_steps: int = option(3, "control steps recorded after success")
     workers: int = option(0, "processes; 0 is one for each core")
@@ -58,9 +62,15 @@ class CollectConfig:
     append: bool = option(False, "go on with the store at out=, after its last seed")
 
     def __post_init__(self) -> None:
-        for name, least in {"episodes": 1, "seed": 0, "image_size": 16, "hold_steps": 0}.items():
+        for name, least in {"episodes": 1, "seed": 0, "hold_steps": 0}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}.")
+        if self.image_size and self.image_size < _SMALLEST_FRAME:
+            raise ConfigError(
+                f"image_size={self.image_size} must be at least {_SMALLEST_FRAME}, or 0 for no "
+                f"cameras."
+            )
+        parse_variation(self.variation)
         if not self.out:
             raise ConfigError("out= is empty: name the store to write.")
         if self.workers < 0:
@@ -99,7 +109,7 @@ def collect(config: CollectConfig) -> Collected:
     Raises ConfigError when the expert keeps failing, StoreError when the store cannot be written,
     RenderingError where no OpenGL renders. Whatever stops it, the finished episodes are kept.
     """
-    env = open_env(config.env, config.image_size)
+    env = open_env(config.env, config.image_size, variation=config.variation)
     spec = env.policy_spec
     env.close()
     going_on = config.append and Path(config.out).exists()
@@ -200,7 +210,7 @@ _worker_env: list[Any] = []
 
 def _start_worker(config: CollectConfig) -> None:
     end_with_parent()
-    _worker_env.append(open_env(config.env, config.image_size))
+    _worker_env.append(open_env(config.env, config.image_size, variation=config.variation))
 
 
 def _record(writer: EpisodeWriter, seed: int, config: CollectConfig) -> int | None:

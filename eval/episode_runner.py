@@ -169,9 +169,10 @@ class EpisodeRunner:
         return True
 
     def _image_size(self) -> int:
-        wanted = self.source.spec.cameras if self.source.spec else ()
-        size = wanted[0].shape[0] if wanted else DEFAULT_IMAGE_SIZE
-        return self._setup.image_size or size
+        if self._setup.image_size or self.source.spec is None:
+            return self._setup.image_size or DEFAULT_IMAGE_SIZE
+        wanted = self.source.spec.cameras
+        return wanted[0].shape[0] if wanted else 0
 
     def _require_fit(self, env: Environment, rate_hz: float) -> None:
         spec = self.source.spec

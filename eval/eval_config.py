@@ -6,6 +6,8 @@ from typing import Any
 from loopdit.command import option
 from loopdit.deploy.chunk_execution import EXECUTIONS, make_execution
 from loopdit.envs.registry import ENV_NAMES
+from loopdit.envs.variation import FORMS as VARIATIONS
+from loopdit.envs.variation import parse_variation
 from loopdit.errors import ConfigError
 from loopdit.eval.delays import FORMS as DELAYS
 from loopdit.eval.delays import parse_delay
@@ -42,7 +44,9 @@ class EvalConfig:
         [8], "actions of a chunk that are executed before the next one"
     )
     rate_hz: list[float] = option([0.0], "actions a second; 0 is the environment's own")
-    variation: list[str] = option(["none"], "what is randomised in the world beyond the task")
+    variation: list[str] = option(
+        ["none"], f"what differs between episodes beyond the task: {VARIATIONS}"
+    )
     fault: list[str] = option(["none"], f"what goes wrong with what is seen: {FAULTS}")
     episodes: int | str = option(
         50, "rollouts under each condition, or auto: until the conditions are told apart"
@@ -121,3 +125,5 @@ class EvalConfig:
             make_execution(execution, 1)
         for fault in self.fault:
             parse_faults(fault)
+        for variation in self.variation:
+            parse_variation(variation)

@@ -58,6 +58,7 @@ def prepare(config: EvalConfig, runner: EpisodeRunner) -> Prepared:
     if config.sequential:
         require_comparable(conditions)
     require_not_demonstrated(config)
+    _require_shipped_for(config)
     for condition in conditions:
         runner.require_condition(condition)
     names = runner.possible_controls() if config.controls else []
@@ -94,6 +95,20 @@ def require_not_demonstrated(config: EvalConfig) -> None:
     """Raise ConfigError where a seed is one that the policy is known to have learned from."""
     for name, trained in _demonstrated(config).items():
         require_unseen(config.seed, config.most_episodes, trained, name)
+
+
+def _require_shipped_for(config: EvalConfig) -> None:
+    """Raise ConfigError where nobody named a policy and the shipped one has learned another task:
+    it fits every task of the arm, and would fail there for a reason that no result shows."""
+    if config.policy != SHIPPED:
+        return
+    provenance = _provenance(Path(default_bundle()) / MANIFEST)
+    learned = provenance.get("data_provenance", {}).get("settings", {}).get("env", config.env)
+    if learned != config.env:
+        raise ConfigError(
+            f"the shipped policy has learned {learned}, not env={config.env}. Name the policy to "
+            f"evaluate: policy=expert, or a bundle or checkpoint of yours."
+        )
 
 
 def _identity(config: EvalConfig, source: PolicySource) -> dict[str, Any]:

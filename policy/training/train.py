@@ -202,9 +202,12 @@ def _forget_later_metrics(path: Path, step: int) -> None:
 
 
 def _provenance(config: TrainConfig, store: EpisodeStore, device: torch.device) -> dict[str, Any]:
+    seeds = [record.seed for record in store.episodes]
     return {
         "config": asdict(config),
         "data_digest": store.digest(),
+        # First and last: an evaluation on one of them is refused.
+        "data_seeds": [min(seeds), max(seeds)],
         "data_provenance": store.provenance,
         "episodes": len(store.episodes),
         "device": str(device),

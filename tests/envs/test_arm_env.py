@@ -153,8 +153,13 @@ def test_rendering_does_not_touch_the_physics():
 
 
 def test_an_unknown_environment_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="The environments are: .*lift"):
+    with pytest.raises(ConfigError, match=r"The environments are: .*lift"):
         make_env("lfit")
+
+
+def test_frames_too_small_to_see_anything_in_are_refused():
+    with pytest.raises(ConfigError, match="image_size=0 is too small for env=lift"):
+        make_env("lift", image_size=0)
 
 
 def test_inverse_kinematics_reaches_what_is_in_reach(env: ArmEnv):
