@@ -1,18 +1,13 @@
-"""Success against chunk latency as an inline SVG that takes its colours from the page's CSS.
+"""Success against a latency as an inline SVG: of a chunk, or from seeing to acting.
 
-One point for each depth: across, the median latency with a whisker to the 99th percentile; up, the
-success rate with its 95 % interval. Classes: `axis`, `grid`, `series-0`, `series-1`, ...
+One point for each condition: across, a latency, with a whisker to its 99th percentile where it was
+timed; up, the success rate with its 95 % interval.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-# Wide enough for a desktop, and its letters still readable when a phone scales it down.
-_WIDTH, _HEIGHT = 480, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 26, 44
-_MOST_TICKS = 6
+from loopdit.eval.svg import Frame, Labels, dot, line, scale, trend
 
 
 @dataclass(frozen=True)
@@ -29,53 +24,98 @@ class Point:
 
 def success_against_latency(series: Sequence[Sequence[Point]]) -> str:
     """The `<svg>` of one line of points for each policy."""
-    points = [point for line in series for point in line]
-    step = _nice_step(max(point.p99_ms for point in points))
-    count = math.ceil(max(point.p99_ms for point in points) / step) or 1
-    right_ms = step * count
+    frame = Frame()
+    right_ms, ticks = scale(max(point.p99_ms for line in series for point in line))
 
     def x(ms: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * ms / right_ms
+        return frame.x(ms / right_ms)
 
-    def y(rate: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * rate
-
-    parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="Success rate against chunk latency">'
-    ]
-    for rate in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(_line(x(0), y(rate), x(right_ms), y(rate), "grid"))
-        parts.append(_text(_LEFT - 6, y(rate) + 4, f"{rate:.0%}", "end"))
-    for tick in range(count + 1):
-        parts.append(_text(x(tick * step), y(0) + 18, f"{tick * step:g}", "middle"))
-    parts.append(_line(x(0), y(0), x(right_ms), y(0), "axis"))
-    parts.append(_text((x(0) + x(right_ms)) / 2, _HEIGHT - 6, "chunk latency, ms", "middle"))
-    for number, line in enumerate(series):
-        parts.append(f'<g class="series-{number}">')
-        path = " ".join(f"{x(p.p50_ms):.1f},{y(p.rate):.1f}" for p in line)
-        parts.append(f'<polyline class="trend" points="{path}"/>')
-        for p in line:
-            parts.append(_line(x(p.p50_ms), y(p.rate), x(p.p99_ms), y(p.rate), "whisker"))
-            parts.append(_line(x(p.p50_ms), y(p.low), x(p.p50_ms), y(p.high), "interval"))
-            parts.append(f'<circle cx="{x(p.p50_ms):.1f}" cy="{y(p.rate):.1f}" r="5"/>')
-            # Every other line has its names below, where they cannot meet those above.
-            beside = y(p.low) + 16 if number % 2 else y(p.high) - 6
-            parts.append(_text(x(p.p50_ms), beside, p.label, "middle"))
+    y = frame.y
+    labels = Labels(frame)
+    parts = frame.axes("chunk latency, ms", [(tick / right_ms, f"{tick:g}") for tick in ticks])
+    for number, points in enumerate(series):
+        parts.append(f'<g class="series-{number % 6}">')
+        parts.append(trend((x(p.p50_ms), y(p.rate)) for p in points))
+        for p in points:
+            parts.append(line(x(p.p50_ms), y(p.rate), x(p.p99_ms), y(p.rate), "whisker"))
+            parts.append(line(x(p.p50_ms), y(p.low), x(p.p50_ms), y(p.high), "interval"))
+            parts.append(dot(x(p.p50_ms), y(p.rate)))
+            parts.append(labels.place(x(p.p50_ms), y(p.high), y(p.low), p.label))
         parts.append("</g>")
-    return "".join([*parts, "</svg>"])
+    return frame.document("Success rate against chunk latency", parts)
 
 
-def _nice_step(largest: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that needs at most _MOST_TICKS steps."""
-    least = largest / _MOST_TICKS or 1.0
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(power * m for m in (1, 2, 5, 10) if power * m >= least * (1 - 1e-9))
+@dataclass(frozen=True)
+class WorkingPoint:
+    """A condition at its total latency, milliseconds. best: none at the same latency succeeded
+    more often."""
+
+    label: str
+    rate: float
+    low: float
+    high: float
+    total_ms: float
+    best: bool
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+def frontier(points: Sequence[WorkingPoint]) -> str:
+    """The `<svg>` of all working points; the best at each latency are joined and named."""
+    frame = Frame()
+    right_ms, ticks = scale(max(point.total_ms for point in points))
+
+    def x(ms: float) -> float:
+        return frame.x(ms / right_ms)
+
+    y = frame.y
+    labels = Labels(frame)
+    parts = frame.axes(
+        "total latency, from seeing to acting, ms", [(t / right_ms, f"{t:g}") for t in ticks]
+    )
+    parts.append('<g class="rest">')
+    parts += [dot(x(p.total_ms), y(p.rate), 4) for p in points if not p.best]
+    parts.append('</g><g class="series-0">')
+    best = sorted((p for p in points if p.best), key=lambda p: p.total_ms)
+    parts.append(trend((x(p.total_ms), y(p.rate)) for p in best))
+    for p in best:
+        parts.append(line(x(p.total_ms), y(p.low), x(p.total_ms), y(p.high), "interval"))
+        parts.append(dot(x(p.total_ms), y(p.rate)))
+        parts.append(labels.place(x(p.total_ms), y(p.high), y(p.low), p.label))
+    parts.append("</g>")
+    return frame.document("Best success rate at each total latency", parts)
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+@dataclass(frozen=True)
+class Series:
+    """A line over the values of an axis: (place of the value, rate, low, high) of each point.
+
+    control: not the policy but what it is measured against.
+    """
+
+    points: Sequence[tuple[int, float, float, float]]
+    control: bool = False
+
+
+def success_by_value(values: Sequence[str], series: Sequence[Series], title: str) -> str:
+    """The `<svg>` of the success rate at each of `values`, evenly spaced, for each of `series`.
+
+    Series lie a little beside each other, so that equal ones can all be seen.
+    """
+    frame = Frame()
+    places = [(place + 0.5) / len(values) for place in range(len(values))]
+    letters = int(46 / len(values))  # what fits side by side
+    ticks = [value if len(value) <= letters else f"{value[: letters - 1]}…" for value in values]
+    parts = frame.axes(title, zip(places, ticks, strict=True))
+    y = frame.y
+    apart = min(9.0, 0.5 * (frame.x(1) - frame.x(0)) / len(values) / max(1, len(series)))
+    colours = 0
+    for number, one in enumerate(series):
+        beside = apart * (number - (len(series) - 1) / 2)
+        kind = "control" if one.control else f"series-{colours % 6}"
+        colours += not one.control
+        parts.append(f'<g class="{kind}">')
+        parts.append(trend((frame.x(places[place]) + beside, y(p)) for place, p, *_ in one.points))
+        for place, rate, low, high in one.points:
+            x = frame.x(places[place]) + beside
+            parts += [line(x, y(low), x, y(high), "interval"), dot(x, y(rate), 4.5)]
+        parts.append("</g>")
+    return frame.document(f"Success rate by {title}", parts)

@@ -7,28 +7,26 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from loopdit.eval.matching import varying
+
 Row = dict[str, Any]
 
+_NOTHING = "–"  # noqa: RUF001 - a dash for people
 # What a reader calls them; the JSON keeps what the user typed.
 _KIND_NAMES = {
     "served": "served policy",
-    "bundle": "bundle",
-    "expert": "expert",
-    "untrained": "untrained",
-    "replay": "replay",
-    "zeros": "zeros",
-    "random": "random",
+    "openpi": "openpi policy",
 }
 
 
 def policy_text(row: Row) -> str:
     """How people call the policy of a row."""
-    return row["label"] or _KIND_NAMES[row["kind"]]
+    return str(row["label"] or _KIND_NAMES.get(row["kind"], row["kind"]))
 
 
 def loops_text(row: Row) -> str:
     """ "3", or a dash for a policy without a dial."""
-    return "–" if row["loops"] is None else str(row["loops"])  # noqa: RUF001 - a dash for people
+    return _NOTHING if row["loops"] is None else str(row["loops"])
 
 
 def success_text(row: Row) -> str:
@@ -50,8 +48,10 @@ def percent(share: float) -> str:
     return str(rounded)
 
 
-def milliseconds(value: float) -> str:
-    """Two significant digits or more: 0.031, 8.4, 123."""
+def milliseconds(value: float | None) -> str:
+    """Two significant digits or more: 0.031, 8.4, 123; a dash where nothing was timed."""
+    if value is None:
+        return _NOTHING
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
@@ -70,12 +70,15 @@ def results_table(rows: Sequence[Row], title: str) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("policy")
+    table.add_column("policy", overflow="fold")
     for name in ("K", "success", "rate [95 %]", "p50 ms", "p99 ms", "control held"):
         table.add_column(name, justify="right", no_wrap=True)
+    # A baseline lacks what others have; that alone does not tell rows apart.
+    keys = [k for k in varying(rows) if len({str(row[k]) for row in rows if row.get(k)}) > 1]
     for row in rows:
+        told = [_told(key, row[key]) for key in keys if row.get(key) is not None]
         table.add_row(
-            policy_text(row),
+            escape(", ".join([policy_text(row), *told])),
             loops_text(row),
             success_text(row),
             # Brackets are rich's markup.
@@ -85,3 +88,8 @@ def results_table(rows: Sequence[Row], title: str) -> Table:
             control_text(row).removesuffix(" on time"),
         )
     return table
+
+
+def _told(key: str, value: Any) -> str:
+    """ "delay=2", "naive": a name where the value does not say what it is of."""
+    return str(value) if key in ("execution", "variation") else f"{key}={value}"

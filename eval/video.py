@@ -5,10 +5,12 @@ without smoothing, stacked on the right.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from loopdit.errors import ConfigError
 
@@ -48,6 +50,25 @@ def write_mp4(path: Path, pictures: Sequence[np.ndarray], period_s: float) -> No
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def last_picture(path: Path) -> bytes | None:
+    """A JPEG of how a video ends, which a page shows until it plays; None for one that cannot be
+    decoded."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    last: av.VideoFrame | None = None
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                last = frame
+    except FFmpegError:
+        return None
+    if last is None:
+        return None
+    encoder.width, encoder.height = last.width, last.height
+    encoder.pix_fmt, encoder.time_base = "yuvj420p", Fraction(1, 1)
+    packets = encoder.encode(last.reformat(format="yuvj420p"))
+    return b"".join(bytes(packet) for packet in [*packets, *encoder.encode()])
 
 
 def _enlarged(frame: np.ndarray, size: int) -> np.ndarray:
