@@ -1,7 +1,8 @@
 # Every target sets up what it needs; nothing here asks a question. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow check format bench docs goldens recipe-lift clean
+.PHONY: help setup demo test test-fast test-slow test-adapters suites check format bench bench-envs \
+  docs goldens results clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -9,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
 
 setup:  ## leave the tested environment in .venv (PYTHON=python3.12 and TORCH_INDEX=URL choose)
 	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
@@ -18,13 +19,17 @@ demo: setup  ## demonstrations to closed-loop success: the whole path, with a re
 	$(BIN)/python -m loopdit.eval.demo
 
 test: setup  ## everything that needs neither a GPU nor minutes
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu and not adapters"
 
 test-fast: setup  ## the quick part of `test`: no whole commands, no other processes
-	$(PYTEST) -m "not slow and not gpu and not system"
+	$(PYTEST) -m "not slow and not gpu and not adapters and not system"
 
 test-slow: setup  ## what takes minutes
-	$(PYTEST) -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu and not adapters"
+
+test-adapters: setup  ## the public suites' own packages, each in its environment: minutes, and downloads
+	sh scripts/suites.sh
+	$(PYTEST) -m adapters
 
 check: setup  ## lint, format, types, and which folder may import which
 	$(BIN)/ruff check .
@@ -39,18 +44,27 @@ format: setup  ## what `check` would have changed
 bench: setup  ## latency of the shipped policy for every loop count and back end
 	$(BIN)/policy-bench out=outputs/bench
 
+bench-envs: setup  ## speed of the environments beside raw MuJoCo (and robosuite, where it is made)
+	$(BIN)/python -m loopdit.eval.env_bench out=outputs/bench-envs
+
 docs: setup  ## write again what docs/ has from the program: commands.md and rollout.png
 	$(BIN)/python scripts/command_page.py
 	$(BIN)/python scripts/rollout_picture.py
 
 goldens: setup  ## write the format goldens again; review the diff, it is a format change
-	@for script in tests/goldens/make_*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in tests/goldens/make_*.py tests/envs/make_*.py; do $(BIN)/python $$script || exit 1; done
 
-recipe-lift: setup  ## train the shipped bundle: at most 2 hours on 2 cores
-	$(BIN)/policy-collect recipe=lift
-	$(BIN)/policy-train recipe=lift
-	$(BIN)/policy-export recipe=lift
-	$(BIN)/policy-eval recipe=lift
+recipe-%: setup  ## collect, train, export and evaluate lift (what is shipped), push, place or catch-roll
+	$(BIN)/policy-collect recipe=$*
+	$(BIN)/policy-train recipe=$*
+	$(BIN)/policy-export recipe=$*
+	$(BIN)/policy-eval recipe=$*
+
+results: setup  ## measure again what docs/results.md says: hours on 2 cores
+	$(BIN)/python scripts/results.py
+
+suites: setup  ## make the environments of the public suites in .suites (SUITE=metaworld for one)
+	sh scripts/suites.sh $(SUITE)
 
 clean:  ## remove the environment, builds and caches; outputs/ stays
 	rm -rf .venv build dist src/loopdit.egg-info

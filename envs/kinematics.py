@@ -15,8 +15,8 @@ _ROTATION_WEIGHT_M = 0.3
 _TOLERANCE_M = 3e-4
 _DAMPING = 0.03
 _MAX_JOINT_STEP_RAD = 0.3
-# Further down the elbow passes its straight position and folds the other way; the wrist then ends at
-# its limit, and every command back in is refused: the arm would be stuck there for good.
+# Further down the elbow passes its straight position and folds the other way; the wrist then ends
+# at its limit, and every command back in is refused: the arm would be stuck there for good.
 _ELBOW, _ELBOW_LOWEST_RAD = 2, -1.35
 _IDENTITY = np.eye(6)
 
@@ -33,15 +33,20 @@ class InverseKinematics:
         self._data = mujoco.MjData(model)
         self._site = model.site("end_effector").id
         joints = [model.joint(name) for name in ARM_JOINTS]
-        self._qpos = np.array([joint.qposadr[0] for joint in joints])
-        self._dofs = np.array([joint.dofadr[0] for joint in joints])
+        # The arm's joints follow each other, so views will do: an index array costs 1 us a use.
+        first, dof = int(joints[0].qposadr[0]), int(joints[0].dofadr[0])
+        assert [int(joint.qposadr[0]) for joint in joints] == list(range(first, first + 6))
+        self._joints = self._data.qpos[first : first + 6]
         self._low, self._high = np.array([joint.range for joint in joints]).T.copy()
         self._low[_ELBOW] = _ELBOW_LOWEST_RAD
         self._site_position = self._data.site_xpos[self._site]  # a view, like the next
         self._site_matrix = self._data.site_xmat[self._site]
-        self._jacobian = np.zeros((6, model.nv))
+        self._translation, self._rotation = np.zeros((3, model.nv)), np.zeros((3, model.nv))
+        self._jacobian = np.zeros((6, 6))
+        self._columns = slice(dof, dof + 6)
         self._current, self._inverse, self._turn = np.zeros(4), np.zeros(4), np.zeros(4)
         self._error = np.zeros(6)
+        self._error_rotation = self._error[3:]
 
     def solve(
         self,
@@ -73,23 +78,21 @@ class InverseKinematics:
 
     def _residual(self, joints: np.ndarray, position: np.ndarray, quaternion: np.ndarray) -> float:
         """The length of `self._error` (6,), which it sets for `joints`."""
-        self._data.qpos[self._qpos] = joints
+        self._joints[:] = joints
         mujoco.mj_kinematics(self._model, self._data)
         error = self._error
         error[:3] = position - self._site_position
         mujoco.mju_mat2Quat(self._current, self._site_matrix)
         mujoco.mju_negQuat(self._inverse, self._current)
         mujoco.mju_mulQuat(self._turn, quaternion, self._inverse)
-        mujoco.mju_quat2Vel(error[3:], self._turn, 1.0)
-        error[3:] *= _ROTATION_WEIGHT_M
+        mujoco.mju_quat2Vel(self._error_rotation, self._turn, 1.0)
+        self._error_rotation *= _ROTATION_WEIGHT_M
         return math.sqrt(error @ error)
 
     def _site_jacobian(self) -> np.ndarray:
         """(6, 6), for the joints of the last `_residual`."""
         mujoco.mj_comPos(self._model, self._data)
-        mujoco.mj_jacSite(
-            self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site
-        )
-        jacobian = self._jacobian[:, self._dofs]
-        jacobian[3:] *= _ROTATION_WEIGHT_M
-        return jacobian
+        mujoco.mj_jacSite(self._model, self._data, self._translation, self._rotation, self._site)
+        self._jacobian[:3] = self._translation[:, self._columns]
+        np.multiply(self._rotation[:, self._columns], _ROTATION_WEIGHT_M, out=self._jacobian[3:])
+        return self._jacobian

@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from tests.envs.make_golden_states import FILE, digest_of_states
 
 from loopdit.envs.registry import ENV_NAMES, gymnasium_id, make_env
-from tests.envs.make_golden_states import FILE, digest_of_states
 
 # The checker's advice on two choices that are meant: proprio is not bounded, and a gripper opening
 # goes from 0 to 1.
