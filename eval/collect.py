@@ -26,8 +26,8 @@ from loopdit.errors import ConfigError, StoreError
 from loopdit.eval.demonstration import demonstrate
 from loopdit.eval.open_env import open_env
 from loopdit.eval.perturb import NoiseConfig
+from loopdit.eval.runs.worker_process import end_with_parent, interrupts_deferred
 from loopdit.eval.seeds import FIRST_SELECTION_SEED, require_purpose
-from loopdit.eval.worker_process import end_with_parent, interrupts_deferred
 from loopdit.machine import machine_and_versions, usable_cores
 from loopdit.progress import Progress
 

@@ -15,9 +15,10 @@ from rich.console import Console
 
 from loopdit.command import Command, option, run_command
 from loopdit.errors import ConfigError
-from loopdit.eval.comparison import Comparison, compare_rows, corrected
-from loopdit.eval.comparison_table import comparison_table, left_out_text
-from loopdit.eval.matching import (
+from loopdit.eval.reporting.comparison_table import comparison_table, left_out_text
+from loopdit.eval.runs.results import FILE, load_results
+from loopdit.eval.statistics.comparison import Comparison, compare_rows, corrected
+from loopdit.eval.statistics.matching import (
     Matches,
     Repeated,
     circumstances,
@@ -27,8 +28,7 @@ from loopdit.eval.matching import (
     row_text,
     varying,
 )
-from loopdit.eval.results import FILE, load_results
-from loopdit.eval.seed_pairs import Row, policy_name
+from loopdit.eval.statistics.seed_pairs import Row, policy_name
 from loopdit.whole_file import require_folder, whole_file
 
 COMMAND = Command(

@@ -32,11 +32,11 @@ from loopdit.eval.demo_plan import (
     plan,
     quoted,
 )
-from loopdit.eval.report import BENCH_FILE, DEMO_FILE, write_report
-from loopdit.eval.report import FILE as REPORT_FILE
-from loopdit.eval.results import FILE as EVAL_FILE
-from loopdit.eval.results import load_results
-from loopdit.eval.table import results_table
+from loopdit.eval.reporting.report import BENCH_FILE, DEMO_FILE, write_report
+from loopdit.eval.reporting.report import FILE as REPORT_FILE
+from loopdit.eval.reporting.table import results_table
+from loopdit.eval.runs.results import FILE as EVAL_FILE
+from loopdit.eval.runs.results import load_results
 from loopdit.progress import clock_text
 
 COMMAND = Command(

@@ -9,11 +9,11 @@ from loopdit.envs.registry import ENV_NAMES
 from loopdit.envs.variation import FORMS as VARIATIONS
 from loopdit.envs.variation import parse_variation
 from loopdit.errors import ConfigError
-from loopdit.eval.delays import FORMS as DELAYS
-from loopdit.eval.delays import parse_delay
-from loopdit.eval.faults import FORMS as FAULTS
-from loopdit.eval.faults import parse_faults
-from loopdit.eval.policy_sources import SHIPPED
+from loopdit.eval.rollouts.delays import FORMS as DELAYS
+from loopdit.eval.rollouts.delays import parse_delay
+from loopdit.eval.rollouts.faults import FORMS as FAULTS
+from loopdit.eval.rollouts.faults import parse_faults
+from loopdit.eval.rollouts.policy_sources import SHIPPED
 from loopdit.eval.seeds import EVALUATION_PURPOSES, FIRST_TEST_SEED, require_purpose
 
 AUTO = "auto"

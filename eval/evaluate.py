@@ -20,22 +20,22 @@ from pathlib import Path
 from rich.console import Console
 
 from loopdit.command import Command, run_command
-from loopdit.eval.episode_runner import EpisodeRunner, start_runner
 from loopdit.eval.eval_config import EvalConfig
-from loopdit.eval.evaluation import Evaluation
-from loopdit.eval.filming import film
-from loopdit.eval.journal import FILE as JOURNAL_FILE
-from loopdit.eval.journal import FORMAT, FORMAT_VERSION, JournalWriter
-from loopdit.eval.plan import Job
-from loopdit.eval.preparation import Prepared, prepare, setup_of
-from loopdit.eval.report import FILE as REPORT_FILE
-from loopdit.eval.report import write_report
-from loopdit.eval.results import FILE, Row, require_writable, save_results
-from loopdit.eval.resuming import alone, decide, move_aside
-from loopdit.eval.rollout_record import Episode, from_record
-from loopdit.eval.table import results_table
-from loopdit.eval.video import require_encoder
-from loopdit.eval.worker_pool import InProcess, Pool, ProcessPool
+from loopdit.eval.reporting.report import FILE as REPORT_FILE
+from loopdit.eval.reporting.report import write_report
+from loopdit.eval.reporting.table import results_table
+from loopdit.eval.reporting.video import require_encoder
+from loopdit.eval.rollouts.rollout_record import Episode, from_record
+from loopdit.eval.runs.episode_runner import EpisodeRunner, start_runner
+from loopdit.eval.runs.evaluation import Evaluation
+from loopdit.eval.runs.filming import film
+from loopdit.eval.runs.journal import FILE as JOURNAL_FILE
+from loopdit.eval.runs.journal import FORMAT, FORMAT_VERSION, JournalWriter
+from loopdit.eval.runs.plan import Job
+from loopdit.eval.runs.preparation import Prepared, prepare, setup_of
+from loopdit.eval.runs.results import FILE, Row, require_writable, save_results
+from loopdit.eval.runs.resuming import alone, decide, move_aside
+from loopdit.eval.runs.worker_pool import InProcess, Pool, ProcessPool
 from loopdit.machine import machine_and_versions, usable_cores
 
 COMMAND = Command(
@@ -137,7 +137,7 @@ def _pool(config: EvalConfig, runner: EpisodeRunner, prepared: Prepared) -> Pool
     runner.close()
     start = partial(start_runner, setup_of(config))
     if config.launcher == "ray":
-        from loopdit.eval.ray_pool import RayPool  # an extra
+        from loopdit.eval.runs.ray_pool import RayPool  # an extra
 
         return RayPool(start, workers)
     return ProcessPool(start, workers)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from loopdit.command import Command, option, run_command
 from loopdit.errors import ConfigError
-from loopdit.eval.planning import (
+from loopdit.eval.statistics.planning import (
     Found,
     Pairs,
     correlation_limits,

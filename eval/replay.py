@@ -19,12 +19,12 @@ from rich.table import Table
 from loopdit.command import Command, option, run_command
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
-from loopdit.eval.journal import FILE, Run, read_journal
 from loopdit.eval.open_env import DEFAULT_IMAGE_SIZE, open_env
-from loopdit.eval.recorder import VIDEOS, Recorder, slug
-from loopdit.eval.rollout import ERROR, FAILURE, OUTCOMES, SUCCESS, UNSTABLE
-from loopdit.eval.rollout_record import Episode, from_record, state_crc
-from loopdit.eval.video import require_encoder
+from loopdit.eval.reporting.video import require_encoder
+from loopdit.eval.rollouts.recorder import VIDEOS, Recorder, slug
+from loopdit.eval.rollouts.rollout import ERROR, FAILURE, OUTCOMES, SUCCESS, UNSTABLE
+from loopdit.eval.rollouts.rollout_record import Episode, from_record, state_crc
+from loopdit.eval.runs.journal import FILE, Run, read_journal
 
 COMMAND = Command(
     name="policy-eval replay",

@@ -15,11 +15,11 @@ from loopdit.deploy.bundle import Bundle, default_bundle
 from loopdit.deploy.chunk_execution import make_execution
 from loopdit.deploy.served_bundle import ServedBundle
 from loopdit.envs.registry import make_env
-from loopdit.eval.delays import parse_delay
-from loopdit.eval.policies import ModelPolicy, in_process
-from loopdit.eval.rollout import rollout
+from loopdit.eval.reporting.video import picture
+from loopdit.eval.rollouts.delays import parse_delay
+from loopdit.eval.rollouts.policies import ModelPolicy, in_process
+from loopdit.eval.rollouts.rollout import rollout
 from loopdit.eval.seeds import FIRST_TEST_SEED
-from loopdit.eval.video import picture
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "rollout.png"
 SEED = FIRST_TEST_SEED + 4

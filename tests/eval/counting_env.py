@@ -6,7 +6,7 @@ import numpy as np
 
 from loopdit.datasets.spec import Observation, PolicySpec, TensorSpec
 from loopdit.eval.environment import Expert
-from loopdit.eval.rollout import Answer
+from loopdit.eval.rollouts.rollout import Answer
 
 SPEC = PolicySpec(
     observations=(TensorSpec("proprio", (1,), "float32"),),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loopdit.eval.journal import read_journal
+from loopdit.eval.runs.journal import read_journal
 
 _TIMES = ("latency_ms", "control", "command", "restarts")
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from tests.eval.test_results import rollouts
+from tests.eval.runs.test_results import rollouts
 
-from loopdit.eval.results import Row, result_row
+from loopdit.eval.runs.results import Row, result_row
 
 CONDITION: dict[str, Any] = {
     "env": "lift",

@@ -14,7 +14,7 @@ from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError, SpecMismatch
 from loopdit.eval.eval_config import EvalConfig
 from loopdit.eval.evaluate import run
-from loopdit.eval.journal import read_journal
+from loopdit.eval.runs.journal import read_journal
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def test_a_policy_is_not_tested_on_seeds_it_was_shown(tmp_path: Path):
     folder.mkdir()
     provenance = {"data_provenance": {"settings": {"seed": 899_000}}, "episodes": 1003}
     (folder / "checkpoint.json").write_text(json.dumps({"provenance": provenance}))
-    from loopdit.eval.preparation import require_not_demonstrated
+    from loopdit.eval.runs.preparation import require_not_demonstrated
 
     config = EvalConfig(policy=str(folder), episodes=5)
     with pytest.raises(ConfigError, match=r"seed 900000 and 2 more .* Use seed=900003"):

@@ -11,9 +11,9 @@ from loopdit.errors import ConfigError
 from loopdit.eval.eval_config import EvalConfig
 from loopdit.eval.evaluate import main as policy_eval
 from loopdit.eval.evaluate import run as evaluate
-from loopdit.eval.journal import JournalWriter, read_journal
 from loopdit.eval.replay import ReplayConfig, chosen, replay, run
-from loopdit.eval.rollout_record import from_record, to_record
+from loopdit.eval.rollouts.rollout_record import from_record, to_record
+from loopdit.eval.runs.journal import JournalWriter, read_journal
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Results for people: the page, its plots and tables, the terminal, videos."""

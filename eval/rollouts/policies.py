@@ -1,0 +1,247 @@
+"""What can drive a rollout: a model with a compute dial, and the baselines it is measured against.
+
+Baselines answer one action at a time, (1, A), from what they are: the environment's own expert, a
+constant, noise, or a recorded episode; none of them looks at what is observed. See
+`rollout.RolloutPolicy` for the two methods.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from loopdit.datasets.spec import Observation, TensorSpec
+from loopdit.datasets.store import ACTION, EpisodeStore
+from loopdit.deploy.client import PolicyClient
+from loopdit.deploy.served_policy import ServedPolicy
+from loopdit.errors import ConfigError
+from loopdit.eval.environment import Environment, Expert
+from loopdit.eval.rollouts.rollout import Answer
+
+if TYPE_CHECKING:
+    from loopdit.policy.looped_policy import LoopedPolicy
+
+_CHUNKS_PER_EPISODE = 10_000
+# Sets a baseline's random stream apart from the environment's, which has the seed itself.
+_BASELINE_STREAM = 2
+
+
+class Infer(Protocol):
+    """One chunk (H, A) of a model, at a depth, with the starting noise that `seed` names."""
+
+    def __call__(
+        self, observation: Observation, instruction: str, seed: int, loops: int, steps: int
+    ) -> Answer:
+        """Actions (H, A) float32 in raw units, and the loops they took."""
+        ...
+
+
+class ModelPolicy:
+    """A model at one depth.
+
+    The noise of a chunk depends on the episode's seed and the chunk's number alone: the same for
+    every depth, and for a model in this process as behind a server.
+    """
+
+    looks = True
+
+    def __init__(
+        self,
+        infer: Infer,
+        loops: int,
+        steps: int,
+        begin_episode: Callable[[], None] | None = None,
+    ) -> None:
+        self._infer = infer
+        self._loops = loops
+        self._steps = steps
+        self._begin_episode = begin_episode
+        self._next_seed = 0
+
+    def reset(self, seed: int) -> None:
+        """Start the noise of the episode that `seed` names."""
+        self._next_seed = seed * _CHUNKS_PER_EPISODE
+        if self._begin_episode is not None:
+            self._begin_episode()
+
+    def chunk(self, observation: Observation, instruction: str) -> Answer:
+        """(H, A), the model's."""
+        seed, self._next_seed = self._next_seed, self._next_seed + 1
+        return self._infer(observation, instruction, seed, self._loops, self._steps)
+
+
+def over_the_wire(client: PolicyClient) -> Infer:
+    """A model behind a policy server."""
+
+    def infer(
+        observation: Observation, instruction: str, seed: int, loops: int, steps: int
+    ) -> Answer:
+        reply = client.infer(
+            observation, instruction=instruction, seed=seed, loops=loops, steps=steps
+        )
+        return Answer(reply.actions, reply.loops)
+
+    return infer
+
+
+def in_process(model: ServedPolicy) -> Infer:
+    """A model in this process."""
+
+    def infer(
+        observation: Observation, instruction: str, seed: int, loops: int, steps: int
+    ) -> Answer:
+        del instruction  # the models of this version have one task
+        made = model.infer(observation, seed=seed, loops=loops, steps=steps)
+        return Answer(made.actions, made.loops)
+
+    return infer
+
+
+def torch_module(policy: "LoopedPolicy") -> Infer:
+    """The float32 reference itself: slower than a back end, and what they are all compared with."""
+    import torch  # late: baselines and served policies need none
+
+    from loopdit.deploy.served_bundle import starting_noise
+    from loopdit.policy.looped_policy import DEFAULT_TEMPERATURE
+
+    def infer(
+        observation: Observation, instruction: str, seed: int, loops: int, steps: int
+    ) -> Answer:
+        del instruction
+        batched = {name: torch.from_numpy(value)[None] for name, value in observation.items()}
+        drawn = starting_noise(seed, 1, policy.horizon, policy.spec.action.shape[0])
+        noise = DEFAULT_TEMPERATURE * torch.from_numpy(drawn)
+        return Answer(policy.act(batched, noise, loops, steps)[0].numpy(), loops)
+
+    return infer
+
+
+def untrained_twin(trained: str, seed: int) -> Infer:
+    """The model of the checkpoint or bundle folder `trained`, with fresh random weights.
+
+    It keeps the shape and the normalisation, so that only what was learned is missing.
+    """
+    import torch
+
+    from loopdit.policy.checkpoint import load_policy
+    from loopdit.policy.looped_policy import LoopedPolicy
+
+    with torch.random.fork_rng(devices=[]):  # loading draws, too: weights are made, then read
+        original = load_policy(trained)
+        torch.manual_seed(seed)
+        policy = LoopedPolicy(original.spec, original.config).eval()
+    policy.normalizer.load_state_dict(original.normalizer.state_dict())
+    return torch_module(policy)
+
+
+class ExpertPolicy:
+    """The environment's scripted expert, asked at every step: what the task allows at best."""
+
+    looks = False
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+        self._expert: Expert | None = None
+
+    def reset(self, seed: int) -> None:
+        """Take a fresh expert for the episode that just started."""
+        del seed
+        self._expert = self._env.expert()
+
+    def chunk(self, observation: Observation, instruction: str) -> Answer:
+        """(1, A). Looks at the simulator's state, not at the observation."""
+        del observation, instruction
+        if self._expert is None:
+            raise RuntimeError("reset the policy before asking it for a chunk.")
+        return Answer(self._expert.action()[None])
+
+
+class ZerosPolicy:
+    """The action that is all zeros."""
+
+    looks = False
+
+    def __init__(self, action: TensorSpec) -> None:
+        self._action = np.zeros((1, *action.shape), np.float32)
+
+    def reset(self, seed: int) -> None:
+        """Nothing to forget."""
+
+    def chunk(self, observation: Observation, instruction: str) -> Answer:
+        """(1, A)."""
+        del observation, instruction
+        return Answer(self._action)
+
+
+class RandomPolicy:
+    """Uniform within the action's limits; a task it solves has a weak criterion."""
+
+    looks = False
+
+    def __init__(self, action: TensorSpec) -> None:
+        self._low, self._high = np.array(action.low), np.array(action.high)
+        if not (self._low.size and np.isfinite([self._low, self._high]).all()):
+            raise ConfigError(
+                "policy=random needs limits of the actions, and this environment's spec has none."
+            )
+        self._rng = np.random.default_rng(0)
+
+    def reset(self, seed: int) -> None:
+        """Same seed, same actions."""
+        self._rng = np.random.default_rng([_BASELINE_STREAM, seed])
+
+    def chunk(self, observation: Observation, instruction: str) -> Answer:
+        """(1, A)."""
+        del observation, instruction
+        drawn = self._rng.uniform(self._low, self._high).astype(np.float32)
+        return Answer(drawn[None])
+
+
+class ReplayPolicy:
+    """A training episode's actions played back blindly, its last one for ever after.
+
+    Each rollout plays another episode, chosen by its seed. What this solves needs no policy.
+    """
+
+    looks = False
+
+    def __init__(self, store: EpisodeStore) -> None:
+        self._store = store
+        self._order = store.canonical_order()
+        self._actions = np.zeros((0, *store.spec.action.shape), np.float32)
+        self._step = 0
+
+    def reset(self, seed: int) -> None:
+        """Choose the episode to play."""
+        chosen = np.random.default_rng([_BASELINE_STREAM, seed]).integers(len(self._order))
+        self._actions = np.array(self._store.arrays(self._order[chosen])[ACTION])
+        self._step = 0
+
+    def chunk(self, observation: Observation, instruction: str) -> Answer:
+        """(1, A)."""
+        del observation, instruction
+        action = self._actions[min(self._step, len(self._actions) - 1)]
+        self._step += 1
+        return Answer(action[None])
+
+
+class RecordedPolicy:
+    """Actions (T, A) that a rollout executed, one at a time: plays it again to the bit."""
+
+    looks = False
+
+    def __init__(self, actions: np.ndarray) -> None:
+        self._actions = actions
+        self._step = 0
+
+    def reset(self, seed: int) -> None:
+        """From the first one on."""
+        del seed
+        self._step = 0
+
+    def chunk(self, observation: Observation, instruction: str) -> Answer:
+        """(1, A). Raises IndexError beyond the last: the rollout then did not come out the same."""
+        del observation, instruction
+        action = self._actions[self._step]
+        self._step += 1
+        return Answer(action[None])

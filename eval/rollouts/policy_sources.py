@@ -1,0 +1,248 @@
+"""From the words of `policy=` to something that makes rollout policies, opened and checked.
+
+tcp://HOST:PORT      a policy server, over the wire
+openpi://HOST:PORT   an openpi server, over its own
+FOLDER               a bundle or a training checkpoint, in this process
+shipped              the bundle that comes with loopdit
+untrained            the model of bundle= (or of a checkpoint), random weights
+replay               training actions from data=
+expert               the environment's scripted expert
+zeros, random        baselines
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loopdit.datasets.spec import PolicySpec
+from loopdit.datasets.store import EpisodeStore
+from loopdit.deploy.backends import load_backend
+from loopdit.deploy.bundle import Bundle, default_bundle, file_entry, model_id
+from loopdit.deploy.client import PolicyClient
+from loopdit.deploy.manifest import MANIFEST
+from loopdit.deploy.served_bundle import ServedBundle
+from loopdit.errors import ConfigError
+from loopdit.eval.environment import Environment
+from loopdit.eval.rollouts.policies import (
+    ExpertPolicy,
+    Infer,
+    ModelPolicy,
+    RandomPolicy,
+    ReplayPolicy,
+    ZerosPolicy,
+    in_process,
+    over_the_wire,
+    torch_module,
+    untrained_twin,
+)
+from loopdit.eval.rollouts.rollout import RolloutPolicy
+
+if TYPE_CHECKING:
+    from loopdit.eval.rollouts.openpi_policy import OpenPiClient
+
+BASELINES = ("expert", "zeros", "random", "replay", "untrained")
+SHIPPED = "shipped"
+WIRE_SCHEMES = ("tcp://", "ipc://")
+OPENPI_SCHEME = "openpi://"
+_UNTRAINED_SEED = 0
+# A server shared with others may keep a request waiting; a simulator has the patience.
+_TIMEOUT_S = 30.0
+_OPENPI_TIMEOUT_S = 120.0  # its first inference compiles the model
+_CONNECT_S = 5.0  # a server that is there greets at once
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """An opened policy.
+
+    kind: "served", "openpi", "bundle", "checkpoint" or one of BASELINES. spec: None fits every
+    environment. loops: the depths it offers, none without a dial. steps: its default denoising
+    steps, 0 without. make: the rollout policy for an environment at (loops, steps).
+    """
+
+    kind: str
+    spec: PolicySpec | None
+    model_id: str | None
+    loops: tuple[int, ...]
+    steps: int
+    make: Callable[[Environment, int, int], RolloutPolicy]
+
+    def chosen_loops(self, wanted: list[int]) -> list[int]:
+        """The depths to run: `wanted`, or one for a policy without a dial.
+
+        Raises ConfigError for one it does not offer.
+        """
+        if not self.loops:
+            return [0]
+        for loops in wanted:
+            if loops not in self.loops:
+                offered = ",".join(map(str, self.loops))
+                raise ConfigError(
+                    f"loops={loops} is not offered by this policy. Use loops=[{offered}] or some "
+                    f"of them."
+                )
+        return wanted
+
+
+@contextmanager
+def open_policy(
+    name: str, bundle: str, data: str, openpi_keys: str = ""
+) -> Generator[PolicySource]:
+    """Open what `policy=` names; `bundle` and `data` are folders that some of them need, and
+    `openpi_keys` what an openpi server calls observations (see `openpi_policy.parse_keys`).
+
+    Raises ConfigError for an unknown name, and whatever opening a server, bundle or store raises.
+    """
+    if name.startswith(WIRE_SCHEMES):
+        with PolicyClient(name, timeout_s=_CONNECT_S) as client:
+            client.timeout_s = _TIMEOUT_S
+            yield _served(client)
+    elif name.startswith(OPENPI_SCHEME):
+        with closing(_openpi_client(name)) as client:
+            yield _openpi(client, openpi_keys)
+    elif name == "untrained":
+        yield _untrained(bundle or str(default_bundle()))
+    elif name == SHIPPED:
+        yield _bundle(str(default_bundle()))
+    elif name == "replay":
+        yield _replay(_required(data, "policy=replay needs data=STORE"))
+    elif name == "expert":
+        yield _baseline(name, lambda env, loops, steps: ExpertPolicy(env))
+    elif name == "zeros":
+        yield _baseline(name, lambda env, loops, steps: ZerosPolicy(env.policy_spec.action))
+    elif name == "random":
+        yield _baseline(name, lambda env, loops, steps: RandomPolicy(env.policy_spec.action))
+    elif _is_checkpoint(name):
+        yield _checkpoint(name)
+    elif Path(name).exists():
+        yield _bundle(name)
+    else:
+        known = ", ".join((SHIPPED, *BASELINES))
+        raise ConfigError(
+            f"policy={name} is unknown: no such folder, and none of {known} or a server's address "
+            f"such as tcp://127.0.0.1:5555 or openpi://127.0.0.1:8000."
+        )
+
+
+def _served(client: PolicyClient) -> PolicySource:
+    return PolicySource(
+        kind="served",
+        spec=client.spec,
+        model_id=client.model_id,
+        loops=tuple(client.loops),
+        steps=client.steps,
+        # The noise seed travels with each request; one of the session would be mixed into it.
+        make=_with_dial(over_the_wire(client), begin_episode=lambda: client.reset(seed=0)),
+    )
+
+
+def _openpi_client(address: str) -> "OpenPiClient":
+    try:
+        from loopdit.eval.rollouts.openpi_policy import OpenPiClient
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"policy={address} needs the package {error.name}, which loopdit[sim] brings."
+        ) from error
+    return OpenPiClient(address, _OPENPI_TIMEOUT_S)
+
+
+def _openpi(client: "OpenPiClient", keys: str) -> PolicySource:
+    from loopdit.eval.rollouts.openpi_policy import OpenPiPolicy, parse_keys
+
+    named = parse_keys(keys)
+    return PolicySource(
+        kind="openpi",
+        spec=None,
+        model_id=None,
+        loops=(),
+        steps=0,
+        make=lambda env, loops, steps: OpenPiPolicy(client, env.policy_spec, named),
+    )
+
+
+def _bundle(path: str) -> PolicySource:
+    opened = Bundle.open(path)
+    model = ServedBundle(opened, load_backend(opened))
+    model.warm_up()
+    return PolicySource(
+        kind="bundle",
+        spec=opened.spec,
+        model_id=opened.model_id,
+        loops=opened.loops,
+        steps=opened.steps,
+        make=_with_dial(in_process(model)),
+    )
+
+
+def _checkpoint(path: str) -> PolicySource:
+    from loopdit.policy.checkpoint import WEIGHTS, load_policy
+    from loopdit.policy.looped_policy import DEFAULT_STEPS
+
+    _one_thread()
+    policy = load_policy(path)
+    return PolicySource(
+        kind="checkpoint",
+        spec=policy.spec,
+        model_id=model_id(file_entry(Path(path, WEIGHTS)).sha256, policy.spec),
+        loops=tuple(range(1, policy.max_loops + 1)),
+        steps=DEFAULT_STEPS,
+        make=_with_dial(torch_module(policy)),
+    )
+
+
+def _untrained(path: str) -> PolicySource:
+    _one_thread()
+    opened = _checkpoint(path) if _is_checkpoint(path) else Bundle.open(path)
+    return PolicySource(
+        kind="untrained",
+        spec=opened.spec,
+        model_id=None,
+        loops=opened.loops,
+        steps=opened.steps,
+        make=_with_dial(untrained_twin(path, _UNTRAINED_SEED)),
+    )
+
+
+def _is_checkpoint(path: str) -> bool:
+    """Whether this is a training's folder; a bundle has a checkpoint in it, too."""
+    return Path(path, "checkpoint.json").exists() and not Path(path, MANIFEST).exists()
+
+
+def _one_thread() -> None:
+    import torch
+
+    # One chunk is too little work to share: threads that wait for each other on a busy machine
+    # made it take seconds.
+    torch.set_num_threads(1)
+
+
+def _replay(path: str) -> PolicySource:
+    store = EpisodeStore.open(path)
+    if not store.episodes:
+        raise ConfigError(f"data={path} has no episodes to replay. Record some: policy-collect.")
+    return PolicySource(
+        kind="replay",
+        spec=store.spec,
+        model_id=None,
+        loops=(),
+        steps=0,
+        make=lambda env, loops, steps: ReplayPolicy(store),
+    )
+
+
+def _baseline(name: str, make: Callable[[Environment, int, int], RolloutPolicy]) -> PolicySource:
+    return PolicySource(kind=name, spec=None, model_id=None, loops=(), steps=0, make=make)
+
+
+def _with_dial(
+    infer: Infer, begin_episode: Callable[[], None] | None = None
+) -> Callable[[Environment, int, int], RolloutPolicy]:
+    return lambda env, loops, steps: ModelPolicy(infer, loops, steps, begin_episode)
+
+
+def _required(value: str, why: str) -> str:
+    if not value:
+        raise ConfigError(f"{why}.")
+    return value

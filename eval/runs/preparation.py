@@ -1,0 +1,152 @@
+"""From the options of `policy-eval` and an opened policy to a plan, everything checked.
+
+What would keep a rollout from beginning is said here, before the first one.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loopdit.datasets.store import EpisodeStore
+from loopdit.deploy.bundle import MANIFEST, default_bundle
+from loopdit.errors import ConfigError
+from loopdit.eval.environment import Environment
+from loopdit.eval.eval_config import EvalConfig
+from loopdit.eval.rollouts.policy_sources import SHIPPED, PolicySource
+from loopdit.eval.runs.episode_runner import EpisodeRunner, Setup
+from loopdit.eval.runs.plan import Plan, combinations, controls_of
+from loopdit.eval.runs.sequential_run import require_comparable
+from loopdit.eval.seeds import require_unseen, trained_seeds
+from loopdit.machine import machine_and_versions
+
+_CHECKPOINT = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan; what every row says; the control period, seconds, at each rate_hz."""
+
+    plan: Plan
+    common: Mapping[str, Any]
+    period_s: Mapping[float, float]
+
+
+def setup_of(config: EvalConfig) -> Setup:
+    """What the workers have to know."""
+    return Setup(
+        policy=config.policy,
+        env=config.env,
+        image_size=config.image_size,
+        bundle=config.bundle,
+        data=config.data,
+        openpi_keys=config.openpi_keys,
+    )
+
+
+def prepare(config: EvalConfig, runner: EpisodeRunner) -> Prepared:
+    """Raises ConfigError, SpecMismatch, RenderingError for what cannot be evaluated."""
+    source = runner.source
+    axes = config.axes
+    axes["loops"] = list(source.chosen_loops(axes["loops"]))
+    # Twice the default, once by its number, would be one condition measured twice.
+    axes["steps"] = list(dict.fromkeys(steps or source.steps for steps in axes["steps"]))
+    conditions = combinations(axes)
+    if config.sequential:
+        require_comparable(conditions)
+    require_not_demonstrated(config)
+    _require_shipped_for(config)
+    for condition in conditions:
+        runner.require_condition(condition)
+    names = runner.possible_controls() if config.controls else []
+    env = runner.env(config.rate_hz[0], config.variation[0])
+    plan = Plan(
+        policy=_identity(config, source),
+        environment=_environment(config, env),
+        versions={"loopdit": machine_and_versions()["versions"]["loopdit"]},
+        conditions=conditions,
+        controls=controls_of(conditions, names),
+        first_seed=config.seed,
+        episodes=config.most_episodes,
+        sequential=config.sequential,
+    )
+    common = {
+        "env": config.env,
+        "policy": config.policy,
+        "kind": source.kind,
+        "label": config.label,
+        "model_id": source.model_id,
+        "instruction": env.instruction,
+        "stages": env.stages,
+        "simulator": env.simulator,
+        "model_digest": plan.environment["model_digest"],
+        "renderer": plan.environment["renderer"],
+        "purpose": config.purpose,
+        "command": shlex.join(["policy-eval", *sys.argv[1:]]),
+    }
+    rates = {rate: runner.env(rate, config.variation[0]) for rate in config.rate_hz}
+    return Prepared(plan, common, {rate: env.control_period_s for rate, env in rates.items()})
+
+
+def require_not_demonstrated(config: EvalConfig) -> None:
+    """Raise ConfigError where a seed is one that the policy is known to have learned from."""
+    for name, trained in _demonstrated(config).items():
+        require_unseen(config.seed, config.most_episodes, trained, name)
+
+
+def _require_shipped_for(config: EvalConfig) -> None:
+    """Raise ConfigError where nobody named a policy and the shipped one has learned another task:
+    it fits every task of the arm, and would fail there for a reason that no result shows."""
+    if config.policy != SHIPPED:
+        return
+    provenance = _provenance(Path(default_bundle()) / MANIFEST)
+    learned = provenance.get("data_provenance", {}).get("settings", {}).get("env", config.env)
+    if learned != config.env:
+        raise ConfigError(
+            f"the shipped policy has learned {learned}, not env={config.env}. Name the policy to "
+            f"evaluate: policy=expert, or a bundle or checkpoint of yours."
+        )
+
+
+def _identity(config: EvalConfig, source: PolicySource) -> dict[str, Any]:
+    """What names the policy: a model by its id, wherever it is; others by the user's words."""
+    if source.model_id is not None:
+        return {"kind": source.kind, "model_id": source.model_id}
+    said = {"policy": config.policy, "bundle": config.bundle, "data": config.data}
+    return {"kind": source.kind, **said}
+
+
+def _environment(config: EvalConfig, env: Environment) -> dict[str, Any]:
+    return {
+        "env": config.env,
+        "simulator": env.simulator,
+        # Not every environment can say what its model is, or what draws its frames.
+        "model_digest": getattr(env, "model_digest", None),
+        "renderer": getattr(env, "renderer", None),
+        "image_shapes": [list(camera.shape) for camera in env.policy_spec.cameras],
+    }
+
+
+def _demonstrated(config: EvalConfig) -> dict[str, list[int]]:
+    """Seeds that something to be evaluated has learned from, as far as it is known here."""
+    found: dict[str, list[int]] = {}
+    if config.data:
+        store = EpisodeStore.open(config.data)
+        found[f"data={config.data}"] = [record.seed for record in store.episodes]
+    folder = Path(default_bundle() if config.policy == SHIPPED else config.policy)
+    for path in (folder / MANIFEST, folder / _CHECKPOINT):
+        if path.is_file():
+            found[f"policy={config.policy}"] = list(trained_seeds(_provenance(path)))
+    return found
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    try:
+        content: Any = json.loads(path.read_text())
+        provenance: dict[str, Any] = content["provenance"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"cannot read {path} ({error!r}). Export or train it again.") from error
+    return provenance
