@@ -90,13 +90,13 @@ class Timing(msgspec.Struct, array_like=True, frozen=True):
     send: Count = 0
 
 
-class _Message(msgspec.Struct, array_like=True, frozen=True, tag_field="kind"):
+class Numbered(msgspec.Struct, array_like=True, frozen=True, tag_field="kind"):
     """`seq` numbers a client's messages from 1, strictly upwards; each answer repeats it."""
 
     seq: Count
 
 
-class Hello(_Message, frozen=True, tag="HELLO"):
+class Hello(Numbered, frozen=True, tag="HELLO"):
     """Opens a session, or resumes it by its id in a new epoch."""
 
     protocol_min: Count
@@ -106,7 +106,7 @@ class Hello(_Message, frozen=True, tag="HELLO"):
     spec_digest: str = ""  # what the client was written for; empty: it will take what is served
 
 
-class Welcome(_Message, frozen=True, tag="WELCOME"):
+class Welcome(Numbered, frozen=True, tag="WELCOME"):
     """The policy behind the server. `spec` is PolicySpec.to_dict()."""
 
     protocol: Count
@@ -121,7 +121,7 @@ class Welcome(_Message, frozen=True, tag="WELCOME"):
     spec: dict[str, Any]
 
 
-class Obs(_Message, frozen=True, tag="OBS"):
+class Obs(Numbered, frozen=True, tag="OBS"):
     """One observation; asks for one chunk."""
 
     epoch: Count
@@ -135,7 +135,7 @@ class Obs(_Message, frozen=True, tag="OBS"):
     tensors: tuple[TensorHeader, ...] = ()
 
 
-class Chunk(_Message, frozen=True, tag="CHUNK"):
+class Chunk(Numbered, frozen=True, tag="CHUNK"):
     """The answer to an OBS: one tensor `action` (H, A) float32, raw units."""
 
     epoch: Count
@@ -148,25 +148,25 @@ class Chunk(_Message, frozen=True, tag="CHUNK"):
     tensors: tuple[TensorHeader, ...] = ()
 
 
-class Reset(_Message, frozen=True, tag="RESET"):
+class Reset(Numbered, frozen=True, tag="RESET"):
     """A new episode: requests of earlier epochs die. `seed` is mixed into every later OBS seed."""
 
     epoch: Count  # above the present one
     seed: Count = 0
 
 
-class ResetAck(_Message, frozen=True, tag="RESET_ACK"):
+class ResetAck(Numbered, frozen=True, tag="RESET_ACK"):
     """From here on only `epoch` is answered with chunks."""
 
     epoch: Count
     seed: Count
 
 
-class Ping(_Message, frozen=True, tag="PING"):
+class Ping(Numbered, frozen=True, tag="PING"):
     """Is the server alive, and its policy? Needs no session."""
 
 
-class Pong(_Message, frozen=True, tag="PONG"):
+class Pong(Numbered, frozen=True, tag="PONG"):
     """Answered even while the policy computes, so that a hung policy shows as `busy_us`."""
 
     model_id: str
@@ -179,7 +179,7 @@ class Pong(_Message, frozen=True, tag="PONG"):
     uptime_us: Count
 
 
-class Error(_Message, frozen=True, tag="ERROR"):
+class Error(Numbered, frozen=True, tag="ERROR"):
     """The answer to any message that got no other; seq 0: to one whose seq was unreadable."""
 
     code: str
@@ -187,7 +187,7 @@ class Error(_Message, frozen=True, tag="ERROR"):
     message: str  # at most 512 bytes, never a traceback
 
 
-class Bye(_Message, frozen=True, tag="BYE"):
+class Bye(Numbered, frozen=True, tag="BYE"):
     """Either side leaves. Not answered."""
 
     reason: str = ""

@@ -5,16 +5,19 @@ element names the kind) and one raw little-endian C-order frame for each tensor 
 describes. Everything that arrives is untrusted: it is checked here before any array views it, and
 no frame is ever unpickled. Knows nothing of sockets, sessions or time. docs/protocol.md says the
 same to a reader who writes a client in another language.
+
+The framing serves more than one family of messages, each under a magic of its own: `Wire` is the
+framing of one family, `encode` and `decode` are that of the policy's.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, get_args
+from typing import Any, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
 import numpy as np
 
-from loopdit.deploy.messages import Chunk, ErrorCode, Message, Obs, TensorHeader, WireError
+from loopdit.deploy.messages import ErrorCode, Message, Numbered, TensorHeader, WireError
 
 # A reader of another magic would misunderstand; everything less only appends fields.
 MAGIC = b"LDP1"
@@ -33,81 +36,103 @@ DTYPES = {
 
 
 Frame: TypeAlias = bytes | memoryview
+Kind = TypeVar("Kind", bound=Numbered)
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Message)
-_KINDS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Message))
+
+
+class Wire(Generic[Kind]):
+    """The framing of one family: `magic` (4 bytes, the last one its version) and the union of its
+    messages. Those with a field `tensors` carry tensors."""
+
+    def __init__(self, magic: bytes, family: Any) -> None:
+        self._magic = magic
+        self._decoder: msgspec.msgpack.Decoder[Kind] = msgspec.msgpack.Decoder(family)
+        self._kinds = frozenset(str(kind.__struct_config__.tag) for kind in get_args(family))
+
+    def encode(self, message: Kind, tensors: Mapping[str, np.ndarray] | None = None) -> list[Frame]:
+        """The frames of `message`; `tensors` only for one that carries them.
+
+        Raises WireError(DTYPE) for an array of a dtype that the wire does not carry.
+        """
+        frames: list[Frame] = [b""]
+        if tensors:
+            headers: list[TensorHeader] = []
+            for name, array in tensors.items():
+                if array.dtype.name not in DTYPES:
+                    raise WireError(
+                        ErrorCode.DTYPE,
+                        f"{name} has dtype {array.dtype}; the wire carries {', '.join(DTYPES)}.",
+                    )
+                headers.append(TensorHeader(name, array.dtype.name, array.shape))
+                raw = np.ascontiguousarray(array, dtype=DTYPES[array.dtype.name])
+                frames.append(raw.data if raw.size else b"")
+            message = msgspec.structs.replace(message, tensors=tuple(headers))
+        frames[0] = self._magic + _encoder.encode(message)
+        return frames
+
+    def decode(self, frames: Sequence[bytes], max_bytes: int) -> tuple[Kind, dict[str, np.ndarray]]:
+        """The message and its tensors, as read-only views of `frames` (which may be hostile).
+
+        `max_bytes` caps the tensors of one message together. Raises WireError: VERSION, MALFORMED,
+        UNKNOWN_KIND, TOO_BIG, DTYPE or SHAPE, with the seq where one could be read.
+        """
+        message = self._header(frames[0] if frames else b"")
+        described: tuple[TensorHeader, ...] = getattr(message, "tensors", ())
+        try:
+            return message, _view_tensors(described, frames[1:], max_bytes)
+        except WireError as fault:
+            fault.seq = message.seq
+            raise
+
+    def _header(self, header: bytes) -> Kind:
+        if len(header) > MAX_HEADER_BYTES:
+            raise WireError(
+                ErrorCode.TOO_BIG, f"header of {len(header)} bytes; at most {MAX_HEADER_BYTES}."
+            )
+        if header[:4] != self._magic:
+            if header[:3] == self._magic[:3]:
+                raise WireError(
+                    ErrorCode.VERSION,
+                    f"message of protocol {header[:4]!r}; this loopdit speaks {self._magic!r}. "
+                    "Use the same loopdit on both sides.",
+                )
+            raise WireError(
+                ErrorCode.MALFORMED, f"header begins {bytes(header[:4])!r}, not {self._magic!r}."
+            )
+        try:
+            return self._decoder.decode(memoryview(header)[4:])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+            raise self._header_fault(header, fault) from None
+
+    def _header_fault(self, header: bytes, fault: Exception) -> WireError:
+        """Why a header is not a message, with its seq where at least that can be read."""
+        try:
+            fields = msgspec.msgpack.decode(memoryview(header)[4:])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, ValueError):
+            fields = None
+        if not isinstance(fields, list) or not fields:
+            return WireError(ErrorCode.MALFORMED, "header is not a msgpack array.")
+        kind, seq = fields[0], fields[1] if len(fields) > 1 else 0
+        seq = seq if isinstance(seq, int) and 0 < seq < 2**63 else 0
+        if isinstance(kind, str) and kind not in self._kinds:
+            return WireError(
+                ErrorCode.UNKNOWN_KIND, f"message kind {kind[:32]!r} is not known.", seq
+            )
+        return WireError(ErrorCode.MALFORMED, f"header of {str(kind)[:32]!r}: {fault}.", seq)
+
+
+_POLICY: Wire[Message] = Wire(MAGIC, Message)
 
 
 def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) -> list[Frame]:
-    """The frames of `message`; `tensors` only for an Obs or a Chunk.
-
-    Raises WireError(DTYPE) for an array of a dtype that the wire does not carry.
-    """
-    frames: list[Frame] = [b""]
-    if tensors:
-        headers: list[TensorHeader] = []
-        for name, array in tensors.items():
-            if array.dtype.name not in DTYPES:
-                raise WireError(
-                    ErrorCode.DTYPE,
-                    f"{name} has dtype {array.dtype}; the wire carries {', '.join(DTYPES)}.",
-                )
-            headers.append(TensorHeader(name, array.dtype.name, array.shape))
-            raw = np.ascontiguousarray(array, dtype=DTYPES[array.dtype.name])
-            frames.append(raw.data if raw.size else b"")
-        message = msgspec.structs.replace(message, tensors=tuple(headers))
-    frames[0] = MAGIC + _encoder.encode(message)
-    return frames
+    """The frames of a policy's message; `tensors` only for an Obs or a Chunk. See `Wire`."""
+    return _POLICY.encode(message, tensors)
 
 
 def decode(frames: Sequence[bytes], max_bytes: int) -> tuple[Message, dict[str, np.ndarray]]:
-    """The message and its tensors, as read-only views of `frames` (which may be hostile).
-
-    `max_bytes` caps the tensors of one message together. Raises WireError: VERSION, MALFORMED,
-    UNKNOWN_KIND, TOO_BIG, DTYPE or SHAPE, with the seq where one could be read.
-    """
-    message = _decode_header(frames[0] if frames else b"")
-    described = message.tensors if isinstance(message, (Obs, Chunk)) else ()
-    try:
-        return message, _view_tensors(described, frames[1:], max_bytes)
-    except WireError as fault:
-        fault.seq = message.seq
-        raise
-
-
-def _decode_header(header: bytes) -> Message:
-    if len(header) > MAX_HEADER_BYTES:
-        raise WireError(
-            ErrorCode.TOO_BIG, f"header of {len(header)} bytes; at most {MAX_HEADER_BYTES}."
-        )
-    if header[:4] != MAGIC:
-        if header[:3] == MAGIC[:3]:
-            raise WireError(
-                ErrorCode.VERSION,
-                f"message of protocol {header[:4]!r}; this loopdit speaks {MAGIC!r}. "
-                "Use the same loopdit on both sides.",
-            )
-        raise WireError(ErrorCode.MALFORMED, f"header begins {bytes(header[:4])!r}, not {MAGIC!r}.")
-    try:
-        return _decoder.decode(memoryview(header)[4:])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
-        raise _header_fault(header, fault) from None
-
-
-def _header_fault(header: bytes, fault: Exception) -> WireError:
-    """Why a header is not a message, with its seq where at least that can be read."""
-    try:
-        fields = msgspec.msgpack.decode(memoryview(header)[4:])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, ValueError):
-        fields = None
-    if not isinstance(fields, list) or not fields:
-        return WireError(ErrorCode.MALFORMED, "header is not a msgpack array.")
-    kind, seq = fields[0], fields[1] if len(fields) > 1 else 0
-    seq = seq if isinstance(seq, int) and 0 < seq < 2**63 else 0
-    if isinstance(kind, str) and kind not in _KINDS:
-        return WireError(ErrorCode.UNKNOWN_KIND, f"message kind {kind[:32]!r} is not known.", seq)
-    return WireError(ErrorCode.MALFORMED, f"header of {str(kind)[:32]!r}: {fault}.", seq)
+    """The policy's message in `frames` and its tensors. See `Wire`."""
+    return _POLICY.decode(frames, max_bytes)
 
 
 def _view_tensors(

@@ -7,7 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from loopdit.eval.table import interval_text, loops_text, milliseconds, policy_text, success_text
+from loopdit.eval.reporting.table import (
+    interval_text,
+    loops_text,
+    milliseconds,
+    policy_text,
+    success_text,
+)
 from loopdit.progress import clock_text
 
 

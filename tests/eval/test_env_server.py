@@ -251,6 +251,8 @@ def test_neither_side_loads_more_than_the_bare_install_and_the_suite():
         "import loopdit.eval.env_server, loopdit.eval.remote_env, loopdit.eval.suite_env, sys\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     heavy = {"torch", "hydra", "omegaconf", "mujoco", "gymnasium", "zarr", "onnxruntime", "rich"}
     assert set(done.stdout.split()) & heavy == set()
