@@ -55,12 +55,12 @@ COMMAND = Command(
     ),
 )
 _SENTENCES = 4  # comparisons that are printed; the others are in the files
-_SUBCOMMANDS = ("compare", "power", "replay")
+SUBCOMMANDS = ("compare", "power", "replay")
 
 
 def main() -> None:
     """Entry point of `policy-eval`."""
-    if len(sys.argv) > 1 and sys.argv[1] in _SUBCOMMANDS:
+    if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
         import_module(f"loopdit.eval.{sys.argv[1]}").main(sys.argv[2:])
     else:
         run_command(COMMAND, EvalConfig, run)

@@ -10,6 +10,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from unittest.mock import patch
 
+from loopdit.eval.evaluate import SUBCOMMANDS as EVAL_SUBCOMMANDS
+
+# Words that a command takes first, each with a help of its own.
+SUBCOMMANDS = {"policy-eval": EVAL_SUBCOMMANDS}
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
 
@@ -22,10 +26,13 @@ def page() -> str:
     sections = [HEAD]
     for entry in sorted(entry_points(group="console_scripts"), key=lambda entry: entry.name):
         if entry.value.startswith("loopdit."):
-            printed = io.StringIO()
-            with redirect_stdout(printed), patch.object(sys, "argv", [entry.name, "--help"]):
-                entry.load()()
-            sections.append(f"## {entry.name}\n\n```text\n{printed.getvalue()}```\n")
+            for words in ([], *([word] for word in SUBCOMMANDS.get(entry.name, ()))):
+                command = [entry.name, *words]
+                printed = io.StringIO()
+                with redirect_stdout(printed), patch.object(sys, "argv", [*command, "--help"]):
+                    entry.load()()
+                title = " ".join(command)
+                sections.append(f"## {title}\n\n```text\n{printed.getvalue()}```\n")
     return "\n".join(sections)
 
 

@@ -30,14 +30,16 @@ def typed(page: Path) -> list[list[str]]:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z%-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    recipes = {path.stem for path in (ROOT / "configs" / "train" / "recipe").glob("*.yaml")}
+    return targets | {f"recipe-{name}" for name in recipes if "recipe-%" in targets}
 
 
 @pytest.fixture(scope="module")
 def commands() -> dict[str, str]:
     """{command: its --help}, made by calling each."""
     page = COMMANDS_PAGE["page"]()
-    return dict(re.findall(r"^## (\S+)\n\n```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    return dict(re.findall(r"^## (.+?)\n\n```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -54,7 +56,12 @@ def test_every_command_of_a_page_exists_and_takes_its_options(page: Path, comman
         program = Path(words[0]).name
         if program == "make":
             assert {word for word in words[1:] if "=" not in word} <= make_targets(), words
+        elif program == "python":
+            assert words[1] == "-m", words
+            assert find_spec(words[2]), words
         elif program.startswith("policy-"):
+            subcommand = " ".join([program, *words[1:2]])
+            program = subcommand if subcommand in commands else program
             options = set(re.findall(r"^  ([a-z_.]+)=", commands[program], re.MULTILINE))
             given = {word.partition("=")[0] for word in words[1:] if "=" in word}
             assert given <= options | {"recipe"}, words
@@ -65,8 +72,9 @@ def test_every_command_of_a_page_exists_and_takes_its_options(page: Path, comman
 def test_every_command_answers_help_as_a_program(commands: dict[str, str]):
     assert set(commands) >= {f"policy-{name}" for name in ("collect", "train", "serve", "eval")}
     started = {
-        name: subprocess.Popen([BIN / name, "--help"], stdout=subprocess.PIPE, text=True)
+        name: subprocess.Popen([BIN / program, *words, "--help"], stdout=subprocess.PIPE, text=True)
         for name in commands
+        for program, *words in [name.split()]
     }
     for name, process in started.items():
         output, _ = process.communicate(timeout=120)

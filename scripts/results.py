@@ -1,0 +1,244 @@
+"""`make results`: measure what docs/results.md says, by the commands, and write the page.
+
+    python scripts/results.py                all of it: hours on two cores
+    python scripts/results.py lift push      these stages
+    python scripts/results.py page           the page alone, from the records
+
+A stage is a few of the installed commands, run as a user would. What they measured is kept in
+docs/results/<stage>.json: eval.json with one letter for each rollout (S success, F failure,
+U unstable, E error) in place of its details. A stage that was stopped goes on where it was.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loopdit.envs.registry import ENV_NAMES
+from loopdit.eval.reporting.table import interval_text, milliseconds, policy_text, success_text
+from loopdit.eval.statistics.matching import varying
+from loopdit.machine import describe_machine
+from loopdit.whole_file import whole_file
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "docs" / "results"
+PAGE = ROOT / "docs" / "results.md"
+_LETTERS = {"success": "S", "failure": "F", "unstable": "U", "error": "E"}
+_METAWORLD = tuple(
+    f"metaworld/{task}-v3"
+    for task in (
+        "reach",
+        "drawer-open",
+        "button-press-topdown",
+        "window-open",
+        "push",
+        "pick-place",
+    )
+)
+_SHOWN = ("env", "variation", "fault", "execution", "delay", "loops")
+_HEAD = """# Results
+
+Written by `make results`, which says how each number came to be; do not edit. Success is on test
+seeds, which no demonstration used, with its 95 % Wilson interval. Latency is that of a chunk in the
+evaluating process on the machine named below each table, which other jobs shared. Controls on the
+same seeds stand below each table. `docs/results/` has the records, a letter for each rollout.
+"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`commands` in order; the last ones write `out`/eval.json. text: what it is about.
+
+    made: what makes a command needless where it is there: hours of work are not done twice.
+    """
+
+    title: str
+    text: str
+    out: str
+    commands: Sequence[str]
+    made: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def _trained(task: str, text: str) -> Stage:
+    out = f"outputs/{task}"
+    made = {
+        f"policy-collect recipe={task}": f"{out}/demonstrations.zarr",
+        f"policy-train recipe={task}": f"{out}/checkpoint",
+        f"policy-export recipe={task}": f"{out}/bundle",
+    }
+    commands = [*made, f"policy-eval recipe={task} workers=2"]
+    return Stage(f"`{task}` at each depth", text, out, commands, made)
+
+
+def _suites(episodes: Mapping[str, int], steps: Mapping[str, int]) -> Stage:
+    """Like any other environment: an expert demonstrates, a policy learns from the state."""
+    made: dict[str, str] = {}
+    commands: list[str] = []
+    for env, count in episodes.items():
+        out = f"outputs/{env.replace('/', '-')}"
+        data, checkpoint, bundle = (
+            f"{out}/demonstrations.zarr",
+            f"{out}/checkpoint",
+            f"{out}/bundle",
+        )
+        collect = f"policy-collect env={env} image_size=0 episodes={count} out={data}"
+        train = f"policy-train data={data} out={checkpoint} steps={steps[env]}"
+        export = f"policy-export checkpoint={checkpoint} data={data} out={bundle}"
+        made |= {collect: data, train: checkpoint, export: bundle}
+        evaluate = f"policy-eval env={env} policy={bundle} loops=[1,2,3,4] episodes=50"
+        commands += [collect, train, export, f"{evaluate} out=outputs/suites append=true"]
+    return Stage(
+        "Public suites",
+        "Meta-World with its own experts, robosuite's Lift with ours; from the state, by the "
+        "commands that serve every other task.",
+        "outputs/suites",
+        commands,
+        made,
+    )
+
+
+STAGES = {
+    "experts": Stage(
+        "Scripted experts",
+        "Every built-in task, from privileged state.",
+        "outputs/experts",
+        [
+            f"policy-eval env={env} policy=expert episodes=200 workers=2 out=outputs/experts "
+            f"append=true"
+            for env in ENV_NAMES
+        ],
+    ),
+    "lift": Stage(
+        "`lift` at each depth",
+        "The policy that is shipped.",
+        "outputs/lift",
+        ["policy-eval recipe=lift episodes=200 workers=2"],
+    ),
+    "push": _trained("push", "2,000 demonstrations from pixels."),
+    "place": _trained("place", "2,000 demonstrations from pixels."),
+    "catch-roll": _trained(
+        "catch-roll",
+        "2,000 demonstrations from pixels. One frame does not show how fast the ball is.",
+    ),
+    "latency-lift": Stage(
+        "Success against latency: `lift`",
+        "K = 4; a chunk comes so many control steps of 100 ms after its observation.",
+        "outputs/latency-lift",
+        ["policy-eval recipe=latency workers=2 out=outputs/latency-lift"],
+    ),
+    "latency-catch-roll": Stage(
+        "Success against latency: `catch-roll`",
+        "The dynamic task; K = 4, as above.",
+        "outputs/latency-catch-roll",
+        [
+            "policy-eval recipe=latency env=catch-roll policy=outputs/catch-roll/bundle workers=2 "
+            "out=outputs/latency-catch-roll"
+        ],
+    ),
+    "variations": Stage(
+        "Robustness: another world",
+        "`lift`, K = 4: one axis of domain randomisation at a time. The demonstrations had none.",
+        "outputs/variations",
+        ["policy-eval recipe=variations workers=2"],
+    ),
+    "cameras": Stage(
+        "Robustness: broken cameras",
+        "`lift`, K = 4: what is seen is not what is there.",
+        "outputs/cameras",
+        ["policy-eval recipe=cameras workers=2"],
+    ),
+    "suites": _suites(
+        {**dict.fromkeys(_METAWORLD, 100), "robosuite/lift": 150},
+        {**dict.fromkeys(_METAWORLD, 3000), "robosuite/lift": 4000},
+    ),
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Run the stages `names`, keep what they measured, write the page."""
+    unknown = [name for name in names if name not in (*STAGES, "page")]
+    if unknown:
+        sys.exit(f"results: no stage is named {unknown[0]}. There are: {', '.join(STAGES)}, page.")
+    for name in names or STAGES:
+        if name != "page":
+            _run(STAGES[name])
+            keep(name)
+    page = "\n".join([_HEAD, *(_section(name) for name in STAGES if _record(name).exists())])
+    with whole_file(PAGE) as aside:
+        aside.write_text(page)
+    sys.stdout.write(f"wrote {PAGE.relative_to(ROOT)}\n")
+
+
+def keep(name: str) -> None:
+    """The record of stage `name`, from what it left."""
+    content = json.loads((ROOT / STAGES[name].out / "eval.json").read_text())
+    for row in [*content["results"], *content["controls"]]:
+        row["outcomes"] = "".join(_LETTERS[r["outcome"]] for r in row.pop("rollouts"))
+        del row["videos"]
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    with whole_file(_record(name)) as aside:
+        aside.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _run(stage: Stage) -> None:
+    for line in stage.commands:
+        if line in stage.made and (ROOT / stage.made[line]).exists():
+            continue
+        sys.stdout.write(f"$ {line}\n")
+        sys.stdout.flush()
+        program, *options = shlex.split(line)
+        path = Path(sys.executable).with_name(program)
+        if subprocess.run([str(path), *options], cwd=ROOT, check=False).returncode:
+            sys.exit(f"results: {program} failed for the reason above; the same command goes on.")
+
+
+def _record(name: str) -> Path:
+    return RECORDS / f"{name}.json"
+
+
+def _section(name: str) -> str:
+    stage, content = STAGES[name], json.loads(_record(name).read_text())
+    commands = "\n".join(stage.commands)
+    return (
+        f"## {stage.title}\n\n{stage.text}\n\n"
+        f"{_table(content['results'])}\n{_table(content['controls'])}\n"
+        f"{describe_machine(content)}; {content['simulator']}; commit "
+        f"{(content['commit'] or 'unknown')[:12]}; seeds {content['seeds'][0]} to "
+        f"{content['seeds'][1]}. Record: [{name}.json](results/{name}.json)\n\n"
+        f"```sh\n{commands}\n```\n"
+    )
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown; the columns that tell the rows apart, then what was measured."""
+    if not rows:
+        return ""
+    keys = [key for key in _SHOWN if key in varying(rows) or len({str(r[key]) for r in rows}) > 1]
+    titles = ["K" if key == "loops" else key for key in keys]
+    head = ["policy", *titles, "success", "rate, 95 %", "median time to success", "chunk p50"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in rows:
+        seconds = row["time_to_success_s"]
+        lines.append(
+            "| "
+            + " | ".join(
+                [
+                    policy_text(row),
+                    *("–" if row[key] is None else str(row[key]) for key in keys),  # noqa: RUF001
+                    success_text(row),
+                    interval_text(row),
+                    f"{seconds['p50']:.1f} s" if seconds else "–",  # noqa: RUF001
+                    f"{milliseconds(row['latency_ms']['p50'])} ms",
+                ]
+            )
+            + " |"
+        )
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
