@@ -205,12 +205,25 @@ def _section(name: str) -> str:
     commands = "\n".join(stage.commands)
     return (
         f"## {stage.title}\n\n{stage.text}\n\n"
+        f"{_frontier(content['results'])}"
         f"{_table(content['results'])}\n{_table(content['controls'])}\n"
         f"{describe_machine(content)}; {content['simulator']}; commit "
         f"{(content['commit'] or 'unknown')[:12]}; seeds {content['seeds'][0]} to "
         f"{content['seeds'][1]}. Record: [{name}.json](results/{name}.json)\n\n"
         f"```sh\n{commands}\n```\n"
     )
+
+
+def _frontier(rows: Sequence[dict[str, Any]]) -> str:
+    """Success by execution mode and delay, the two axes of a latency stage; "" for others."""
+    delays = list(dict.fromkeys(row["delay"] for row in rows))
+    modes = list(dict.fromkeys(row["execution"] for row in rows))
+    if len(delays) == 1 or len(modes) == 1:
+        return ""
+    found = {(row["execution"], row["delay"]): success_text(row) for row in rows}
+    lines = [f"| delay, control steps | {' | '.join(delays)} |", "|---|" + "---|" * len(delays)]
+    lines += [f"| {mode} | {' | '.join(found[mode, d] for d in delays)} |" for mode in modes]
+    return "\n".join([*lines, "", ""])
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
