@@ -44,8 +44,8 @@ _HEAD = """# Results
 
 Written by `make results`, which says how each number came to be; do not edit. Success is on test
 seeds, which no demonstration used, with its 95 % Wilson interval. Latency is that of a chunk in the
-evaluating process on the machine named below each table, which other jobs shared. Controls on the
-same seeds stand below each table. `docs/results/` has the records, a letter for each rollout.
+evaluating process on the machine named below each table, which other jobs shared. `docs/results/`
+has the records, a letter for each rollout.
 """
 
 
@@ -215,12 +215,21 @@ def _section(name: str) -> str:
     return (
         f"## {stage.title}\n\n{stage.text}\n\n"
         f"{_frontier(content['results'])}"
-        f"{_table(content['results'])}\n{_table(content['controls'])}\n"
+        f"{_table(content['results'])}\n{_controls(content['controls'])}\n\n"
         f"{describe_machine(content)}; {content['simulator']}; commit "
         f"{(content['commit'] or 'unknown')[:12]}; seeds {content['seeds'][0]} to "
         f"{content['seeds'][1]}. Record: [{name}.json](results/{name}.json)\n\n"
         f"```sh\n{commands}\n```\n"
     )
+
+
+def _controls(rows: Sequence[dict[str, Any]]) -> str:
+    """One line: what each control came to, over all conditions it was driven under."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        found.setdefault(policy_text(row), {})[success_text(row)] = None
+    told = (f"{name} {' or '.join(counts)}" for name, counts in found.items())
+    return f"Controls on the same seeds, each time: {', '.join(told)}."
 
 
 def _frontier(rows: Sequence[dict[str, Any]]) -> str:
