@@ -4,15 +4,11 @@ Worker processes each hold an environment and append the episodes they finish to
 Which episodes come out depends on the seeds and the noise alone, not on the number of workers.
 """
 
-import fcntl
 import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +24,7 @@ from loopdit.eval.open_env import open_env
 from loopdit.eval.perturb import NoiseConfig
 from loopdit.eval.runs.worker_process import end_with_parent, interrupts_deferred
 from loopdit.eval.seeds import FIRST_SELECTION_SEED, require_purpose
+from loopdit.folder_lock import alone_in
 from loopdit.machine import machine_and_versions, usable_cores
 from loopdit.progress import Progress
 
@@ -117,7 +114,12 @@ def collect(config: CollectConfig) -> Collected:
         writer = EpisodeWriter.resume(config.out, spec)
     else:
         writer = EpisodeWriter.create(config.out, spec, _provenance(config))
-    with _alone(Path(config.out)):
+    # Another collection would record the same seeds again.
+    busy = StoreError(
+        f"another policy-collect is recording into {config.out}. Wait for it, or give this one "
+        f"another out=; policy-collect uses every core by itself."
+    )
+    with alone_in(Path(config.out), busy):
         known = [record.seed for record in EpisodeStore.open(config.out).episodes]
         first = max([config.seed, *(seed + 1 for seed in known)])
         return _Collection(config, writer).run(first)
@@ -217,23 +219,6 @@ def _record(writer: EpisodeWriter, seed: int, config: CollectConfig) -> int | No
     """Steps of the episode that was stored, None when the expert failed."""
     episode = demonstrate(_worker_env[0], seed, config.noise, config.hold_steps)
     return None if episode is None else writer.append(episode).length
-
-
-@contextmanager
-def _alone(store: Path) -> Generator[None]:
-    """Hold the store against another collection, which would record the same seeds again."""
-    descriptor = os.open(store, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"another policy-collect is recording into {store}. Wait for it, or give this one "
-                f"another out=; policy-collect uses every core by itself."
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _provenance(config: CollectConfig) -> dict[str, Any]:

@@ -4,11 +4,9 @@ A run that was stopped goes on when the same plan is asked for again. Anything e
 moves into `earlier-<UTC>/`, unless append=true.
 """
 
-import fcntl
-import os
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from loopdit.eval.rollouts.recorder import VIDEOS
 from loopdit.eval.runs.journal import FILE as JOURNAL_FILE
 from loopdit.eval.runs.journal import Run, read_journal
 from loopdit.eval.runs.results import FILE as RESULTS_FILE
+from loopdit.folder_lock import alone_in
 
 _MADE_HERE = (RESULTS_FILE, JOURNAL_FILE, REPORT_FILE, VIDEOS)
 
@@ -46,21 +45,15 @@ def decide(folder: Path, digest: str, append: bool) -> Decision:
     return Decision(None, move=there and not append, torn=journal.torn)
 
 
-@contextmanager
-def alone(folder: Path) -> Generator[None]:
+def alone(folder: Path) -> AbstractContextManager[None]:
     """Hold `folder` against another evaluation. Raises ConfigError when one has it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"another policy-eval is writing to out={folder}. Wait for it, or give this one "
-                f"another out=."
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
+    return alone_in(
+        folder,
+        ConfigError(
+            f"another policy-eval is writing to out={folder}. Wait for it, or give this one "
+            f"another out=."
+        ),
+    )
 
 
 def move_aside(folder: Path, clock: Callable[[], float] = time.time) -> Path | None:
