@@ -39,7 +39,10 @@ _METAWORLD = tuple(
         "pick-place",
     )
 )
-_SHOWN = ("env", "variation", "fault", "execution", "execute_horizon", "delay", "loops")
+_SHOWN = (
+    *("env", "variation", "fault", "rate_hz", "execution", "execute_horizon", "delay", "steps"),
+    "loops",
+)
 _HEAD = """# Results
 
 Written by `make results`, which says how each number came to be; do not edit. Success is on test
@@ -146,6 +149,15 @@ STAGES = {
         [
             "policy-eval recipe=latency env=catch-roll policy=outputs/catch-roll/bundle "
             "execute_horizon=[2] workers=2 out=outputs/latency-catch-roll"
+        ],
+    ),
+    "working-points-lift": Stage(
+        "Working points: `lift`",
+        "Control rate (it was demonstrated at 10 Hz), denoising steps, depth and delay together.",
+        "outputs/working-points-lift",
+        [
+            "policy-eval recipe=latency execution=[naive] delay=[0,2] loops=[1,4] steps=[1,10] "
+            "rate_hz=[5,10,20] workers=2 out=outputs/working-points-lift"
         ],
     ),
     "variations": Stage(
