@@ -23,7 +23,7 @@ DECIMALS = 4
 def digest_of_states(name: str) -> str:
     """sha256 of joint and object positions and the commanded pose, to 0.1 mm and mrad, after the
     reset and after each of 20 expert steps."""
-    env = make_env(name, image_size=8)
+    env = make_env(name, image_size=16)
     env.observing = False
     env.reset(seed=SEED)
     expert, found = env.expert(), hashlib.sha256()

@@ -66,7 +66,7 @@ except RenderingError as error: print(error)
 ANY = """
 from loopdit.envs.registry import make_env
 for renderer in ("auto", "ray", "auto"):
-    env = make_env("lift", image_size=8, renderer=renderer)
+    env = make_env("lift", image_size=16, renderer=renderer)
     observation, _ = env.reset(seed=0)
     print(env.renderer, observation["images.front"].std() > 1)
 """

@@ -2,46 +2,16 @@ import math
 
 import numpy as np
 import pytest
+from tests.envs.episodes import attempt, finish
 
 from loopdit.envs.arm_env import ArmEnv
-from loopdit.envs.registry import make_env
-from loopdit.eval.demonstration import demonstrate
-from loopdit.eval.perturb import NoiseConfig
 
-
-@pytest.fixture(scope="module")
-def env():
-    env = make_env("place", image_size=16)
-    env.observing = False
-    yield env
-    env.close()
-
-
-def finish(env: ArmEnv) -> bool:
-    expert = env.expert()
-    terminated = truncated = False
-    while not (terminated or truncated):
-        _, _, terminated, truncated, _ = env.step(expert.action())
-    return terminated
+pytestmark = pytest.mark.parametrize("env", ["place"], indirect=True)
 
 
 def put_cube(env: ArmEnv, from_bowl: tuple[float, float, float], yaw: float = 0.0) -> None:
     env.arm.place("red", env.arm.body_position("bowl") + np.array(from_bowl), yaw)
     env.arm.settle(0.4)
-
-
-def test_the_expert_places_the_cube_from_forty_starts(env: ArmEnv):
-    placed = 0
-    for seed in range(40):
-        env.reset(seed=seed)
-        placed += finish(env)
-    assert placed == 40
-
-
-def test_the_expert_recovers_under_the_noise_of_demonstrations(env: ArmEnv):
-    noise = NoiseConfig()
-    recovered = sum(demonstrate(env, seed, noise, hold_steps=3) is not None for seed in range(40))
-    assert recovered >= 39
 
 
 def test_the_expert_picks_up_a_cube_that_fell_beside_the_bowl_or_lies_on_its_rim(env: ArmEnv):
@@ -56,25 +26,11 @@ def test_the_expert_picks_up_a_cube_that_fell_beside_the_bowl_or_lies_on_its_rim
         assert finish(env)
 
 
-def test_the_expert_is_memoryless_and_stays_within_the_action_limits(env: ArmEnv):
-    env.reset(seed=1)
-    expert = env.expert()
-    terminated = False
-    while not terminated:
-        action = expert.action()
-        np.testing.assert_array_equal(action, env.expert().action())
-        assert env.action_space.contains(action)
-        *_, terminated, _, _ = env.step(action)
-
-
 def test_a_cube_held_above_the_bowl_is_not_placed_in_it(env: ArmEnv):
     """At no step before the fingers have opened does the goal hold."""
     env.reset(seed=0)
-    expert = env.expert()
     held_over_bowl = 0
-    terminated = False
-    while not terminated:
-        *_, terminated, _, _ = env.step(expert.action())
+    for _ in attempt(env):
         offset = env.arm.body_position("red") - env.arm.body_position("bowl")
         if env.arm.pads_touching("red") == 2 and np.linalg.norm(offset[:2]) < 0.02:
             held_over_bowl += 1
@@ -107,18 +63,6 @@ def test_a_cube_falling_into_the_bowl_is_not_placed_before_it_rests(env: ArmEnv)
     assert not env.task.achieved(env.arm)
     env.arm.settle(0.4)
     assert env.task.achieved(env.arm)
-
-
-def test_an_attempt_goes_through_all_stages_in_order(env: ArmEnv):
-    env.reset(seed=4)
-    expert = env.expert()
-    reached = ["start"]
-    terminated = False
-    while not terminated:
-        *_, terminated, _, info = env.step(expert.action())
-        if info["stage"] != reached[-1]:
-            reached.append(info["stage"])
-    assert reached == ["start", *env.stages]
 
 
 def test_bowl_and_cube_start_apart_and_where_the_front_camera_sees_all_of_them(env: ArmEnv):

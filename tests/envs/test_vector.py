@@ -67,8 +67,8 @@ def test_two_processes_give_the_states_and_pixels_of_single_environments():
 
 def test_an_environment_that_is_done_resets_in_the_next_step():
     hold = np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
-    vector = make_vector_env("lift", envs=1, image_size=8, rate_hz=2.0)
-    single = make_env("lift", image_size=8, rate_hz=2.0)
+    vector = make_vector_env("lift", envs=1, image_size=16, rate_hz=2.0)
+    single = make_env("lift", image_size=16, rate_hz=2.0)
     try:
         vector.reset(seed=1)
         single.reset(seed=1)
@@ -86,7 +86,7 @@ def test_an_environment_that_is_done_resets_in_the_next_step():
 
 def test_no_process_is_left_after_close():
     before = len(multiprocessing.active_children())
-    vector = make_vector_env("lift", envs=1, image_size=8)
+    vector = make_vector_env("lift", envs=1, image_size=16)
     assert len(multiprocessing.active_children()) == before + 1
     vector.close()
     assert len(multiprocessing.active_children()) == before
