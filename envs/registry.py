@@ -26,6 +26,8 @@ _TASKS = {
 }
 ENV_NAMES = tuple(_TASKS)
 _SMALLEST_FRAME = 16
+# Below, an episode has a handful of steps; above, the physics would take ever smaller steps.
+_RATES_HZ = (1.0, 1000.0)
 
 
 def make_env(
@@ -41,7 +43,7 @@ def make_env(
     `renderer` is "auto", "gl" or "ray"; see `gl.choose_renderer`. `variation` is what differs
     between episodes beyond the task, as in "lights:0.5+camera"; see `variation.py`. With
     MENAGERIE_ROOT set the arm wears real meshes; see `menagerie.py`. Raises ConfigError for an
-    unknown name, renderer or variation and for frames too small to see anything in,
+    unknown name, renderer or variation, a rate out of range and frames too small to see in,
     RenderingError for "gl" where no OpenGL renders.
     """
     if name not in ENV_NAMES:
@@ -50,6 +52,11 @@ def make_env(
         raise ConfigError(
             f"image_size={image_size} is too small for env={name}, whose objects are seen through "
             f"cameras alone. Use at least {_SMALLEST_FRAME}."
+        )
+    if rate_hz and not _RATES_HZ[0] <= rate_hz <= _RATES_HZ[1]:
+        raise ConfigError(
+            f"rate_hz={rate_hz:g} is out of range for env={name}. Use {_RATES_HZ[0]:g} to "
+            f"{_RATES_HZ[1]:g}, or 0 for its own."
         )
     choose_renderer(renderer)  # sets the variables that MuJoCo reads when it is imported
     from loopdit.envs.arm_env import CONTROL_PERIOD_S, ArmEnv

@@ -5,6 +5,7 @@ from typing import Any
 
 from loopdit.command import option
 from loopdit.deploy.chunk_execution import EXECUTIONS, make_execution
+from loopdit.deploy.dispatcher import MAX_STEPS
 from loopdit.envs.registry import ENV_NAMES
 from loopdit.envs.variation import FORMS as VARIATIONS
 from loopdit.envs.variation import parse_variation
@@ -18,6 +19,8 @@ from loopdit.eval.seeds import EVALUATION_PURPOSES, FIRST_TEST_SEED, require_pur
 
 AUTO = "auto"
 LAUNCHERS = ("processes", "ray")
+# Least and most; a server does not do more denoising steps either.
+_WHOLE = {"loops": (1, None), "steps": (0, MAX_STEPS), "execute_horizon": (1, None)}
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class EvalConfig:
                 raise ConfigError(f"{name}={found} is unknown. Use one of: {', '.join(known)}.")
         if not self.sequential and not (isinstance(self.episodes, int) and self.episodes >= 1):
             raise ConfigError(f"episodes={self.episodes} must be at least 1, or {AUTO}.")
+        if not self.out:
+            raise ConfigError("out= is empty. Name a folder for the results, such as outputs/eval.")
         self._require_lists()
         require_purpose(self.seed, self.most_episodes, self.purpose)
 
@@ -109,16 +114,14 @@ class EvalConfig:
         return list(self.steps) if isinstance(self.steps, list) else [self.steps]
 
     def _require_lists(self) -> None:
-        least = {"loops": 1, "steps": 0, "execute_horizon": 1, "rate_hz": 0}
         for name, values in self.axes.items():
+            for value in values:
+                _require_number(name, value)
             if not values or len(set(values)) < len(values):
-                such = ",".join(map(str, values[:1])) or "..."
+                such = values[0] if values else "..."
                 raise ConfigError(
                     f"{name}={values} must be a list of different values, such as {name}=[{such}]."
                 )
-            for value in values:
-                if name in least and not (isinstance(value, (int, float)) and value >= least[name]):
-                    raise ConfigError(f"{name}={value} must be at least {least[name]}.")
         for delay in self.delay:
             parse_delay(delay)
         for execution in self.execution:
@@ -127,3 +130,19 @@ class EvalConfig:
             parse_faults(fault)
         for variation in self.variation:
             parse_variation(variation)
+
+
+def _require_number(name: str, value: Any) -> None:
+    """Raise ConfigError for a value that the axis `name` cannot have."""
+    if name == "rate_hz" and not value >= 0:
+        raise ConfigError(f"rate_hz={value} must be at least 0.")
+    if name not in _WHOLE:
+        return
+    least, most = _WHOLE[name]
+    # steps= may be a number or a list, so that its type is not checked before.
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name}={value} must be a whole number.")
+    if value < least:
+        raise ConfigError(f"{name}={value} must be at least {least}.")
+    if most is not None and value > most:
+        raise ConfigError(f"{name}={value} must be at most {most}.")

@@ -12,7 +12,7 @@ when it ends: a command that was stopped and is given again goes on where it was
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from loopdit.command import Command, run_command
+from loopdit.errors import ConfigError
 from loopdit.eval.eval_config import EvalConfig
 from loopdit.eval.reporting.report import FILE as REPORT_FILE
 from loopdit.eval.reporting.report import write_report
@@ -80,6 +81,7 @@ def run(config: EvalConfig) -> None:
         prepared = prepare(config, runner)
         require_writable(folder, config.append)
         with alone(folder):
+            pool = _pool(config, runner, prepared)  # may refuse: before anything is moved
             done = _take_up(folder, prepared, config)
             with JournalWriter(folder) as journal:
                 if done is None:
@@ -87,7 +89,7 @@ def run(config: EvalConfig) -> None:
                 evaluation = Evaluation(
                     prepared.plan, prepared.common, prepared.period_s, journal, done or ()
                 )
-                with closing(_pool(config, runner, prepared)) as pool:
+                with closing(pool):
                     _drive(config, evaluation, pool)
                 runner.close()  # a served environment has one client at a time
                 if config.videos:
@@ -135,7 +137,7 @@ def _pool(config: EvalConfig, runner: EpisodeRunner, prepared: Prepared) -> Pool
     if workers == 1 and config.launcher == "processes":
         return InProcess(runner.run)
     runner.close()
-    start = partial(start_runner, setup_of(config))
+    start = partial(start_runner, setup_of(config), prepared.common["model_id"])
     if config.launcher == "ray":
         from loopdit.eval.runs.ray_pool import RayPool  # an extra
 
@@ -150,13 +152,19 @@ def _drive(config: EvalConfig, evaluation: Evaluation, pool: Pool[Job, Episode])
     except BaseException:
         rows = evaluation.rows()
         if rows:
-            _save(config, evaluation)
-            counts = ", ".join(f"{row['episodes']} of {config.most_episodes}" for row in rows)
-            _say(
-                f"\nstopped; finished rollouts are in {Path(config.out, FILE)}: {counts}. The same "
-                f"command goes on with them."
-            )
+            with suppress(ConfigError):  # a full disk: what stopped it says more
+                _save(config, evaluation)
+                _say(f"\nstopped; {_finished(rows, config)}. The same command goes on with them.")
         raise
+
+
+def _finished(rows: Sequence[Row], config: EvalConfig) -> str:
+    """How many rollouts there are, and where."""
+    counts = sorted({row["episodes"] for row in rows})
+    spread = " to ".join(map(str, (counts[0], counts[-1])[: len(counts)]))
+    under = f" under each of {len(rows)} conditions" if len(rows) > 1 else ""
+    where = Path(config.out, FILE)
+    return f"finished rollouts are in {where}: {spread} of {config.most_episodes}{under}"
 
 
 def _save(config: EvalConfig, evaluation: Evaluation) -> None:
@@ -198,14 +206,21 @@ def _warnings(evaluation: Evaluation, rows: Sequence[Row]) -> list[str]:
     """What has no verdict, and workers that died."""
     found: list[str] = []
     errors, unstable = (sum(row[name] for row in rows) for name in ("errors", "unstable"))
+    no_success = "counted as no success"
     if errors:
-        first = evaluation.first_error()
-        found.append(f"{errors} rollouts raised an error and count as no success. {first}")
+        raised = _counted(errors, "rollout")
+        found.append(f"{raised} raised an error, {no_success}. {evaluation.first_error()}")
     if unstable:
-        found.append(f"{unstable} rollouts ended in broken physics and count as no success.")
+        found.append(f"{_counted(unstable, 'rollout')} ended in broken physics, {no_success}.")
     if evaluation.restarts:
-        found.append(f"{evaluation.restarts} processes died and were replaced.")
+        found.append(f"{_counted(evaluation.restarts, 'process')} died and had to be replaced.")
     return found
+
+
+def _counted(count: int, name: str) -> str:
+    if count == 1:
+        return f"1 {name}"
+    return f"{count} {name}es" if name.endswith("s") else f"{count} {name}s"
 
 
 def _say(line: str) -> None:

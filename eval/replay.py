@@ -5,6 +5,7 @@ something decides it that the seed does not, or the simulator is another one. Th
 asked; what it did is in the actions. Without a seed it lists the rollouts, failures first.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ COMMAND = Command(
 )
 _ORDER = (ERROR, UNSTABLE, FAILURE, SUCCESS)
 _ANY = -1
+_NUMBERS = ("loops", "steps", "rate_hz")
+_TEXTS = ("delay", "execution", "variation", "fault")
 
 
 @dataclass(frozen=True)
@@ -208,8 +211,8 @@ def _verdict(stored: Stored, played: Replayed, parted: list[str]) -> str:
 
 def _fits(stored: Stored, config: ReplayConfig) -> bool:
     job = stored.episode.job
-    numbers = {"loops": config.loops, "steps": config.steps, "rate_hz": config.rate_hz}
-    texts = {name: getattr(config, name) for name in ("delay", "execution", "variation", "fault")}
+    numbers = {name: getattr(config, name) for name in _NUMBERS}
+    texts = {name: getattr(config, name) for name in _TEXTS}
     return (
         config.seed in (_ANY, job.seed)
         and config.who in ("", stored.who)
@@ -229,9 +232,22 @@ def _list(found: Sequence[Stored], config: ReplayConfig) -> None:
         table.add_row(*map(escape, (*words, done.stage, str(done.steps))))
     console = Console()
     console.print(table)
-    first = found[0]
-    command = f"policy-eval replay out={config.out} seed={first.episode.job.seed} video=true"
-    console.print(f"Watch the first one: {command}", soft_wrap=True, markup=False)
+    console.print(f"Watch the first one: {_command(found, config)}", soft_wrap=True, markup=False)
+
+
+def _command(found: Sequence[Stored], config: ReplayConfig) -> str:
+    """What plays the first of `found` and, as far as options tell them apart, no other."""
+    seed, who = found[0].episode.job.seed, found[0].who
+    same = [s for s in found if (s.episode.job.seed, s.who) == (seed, who)]
+    conditions = [stored.episode.job.condition for stored in same]
+    told = {
+        name: getattr(conditions[0], name)
+        for name in (*_NUMBERS, *_TEXTS)
+        if len({getattr(condition, name) for condition in conditions}) > 1
+    }
+    failures = {"failures": "true"} if config.failures else {}
+    options = {"out": config.out, "seed": seed, "who": who, **told, **failures, "video": "true"}
+    return shlex.join(["policy-eval", "replay", *(f"{k}={v}" for k, v in options.items())])
 
 
 def _video_name(stored: Stored) -> str:

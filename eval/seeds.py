@@ -29,6 +29,11 @@ def require_purpose(first: int, count: int, purpose: str) -> None:
     allowed = SEEDS[purpose]
     if first in allowed and last in allowed:
         return
+    if last >= _END:
+        raise ConfigError(
+            f"seed={first}: seeds {first} to {last} must be for {purpose}, and the last one there "
+            f"is is {_END - 1}. Use seed={allowed.start}, or fewer episodes=."
+        )
     found = " and ".join(name for name, seeds in SEEDS.items() if first in seeds or last in seeds)
     ranges = ", ".join(f"{name} {_text(seeds)}" for name, seeds in SEEDS.items())
     raise ConfigError(

@@ -58,6 +58,8 @@ def milliseconds(value: float | None) -> str:
 def control_text(row: Row) -> str:
     """ "10.0 Hz, 100 % on time": the control rate reached and the share of ticks in time."""
     control = row["control"]
+    if not control["ticks"]:  # nothing but errors
+        return _NOTHING
     return f"{control['rate_hz']:.1f} Hz, {percent(control['on_time'])} % on time"
 
 
@@ -73,8 +75,7 @@ def results_table(rows: Sequence[Row], title: str) -> Table:
     table.add_column("policy", overflow="fold")
     for name in ("K", "success", "rate [95 %]", "p50 ms", "p99 ms", "control held"):
         table.add_column(name, justify="right", no_wrap=True)
-    # A baseline lacks what others have; that alone does not tell rows apart.
-    keys = [k for k in varying(rows) if len({str(row[k]) for row in rows if row.get(k)}) > 1]
+    keys = varying(rows)
     for row in rows:
         told = [_told(key, row[key]) for key in keys if row.get(key) is not None]
         table.add_row(
@@ -92,4 +93,6 @@ def results_table(rows: Sequence[Row], title: str) -> Table:
 
 def _told(key: str, value: Any) -> str:
     """ "delay=2", "naive": a name where the value does not say what it is of."""
+    if key == "rate_hz":
+        return f"{value:g} Hz" if value else "own rate"
     return str(value) if key in ("execution", "variation") else f"{key}={value}"

@@ -36,7 +36,7 @@ def summary(
 ) -> list[str]:
     """What was tried, how it went, what the controls did, what that shows and what not."""
     best = subject.best
-    sentences = [_tried(subject)]
+    sentences = [_tried(subject), *_without_verdict(subject.rows)]
     if best["loops"] and best["latency_ms"]["p50"] is not None:
         sentences.append(
             f"A chunk of actions then took {milliseconds(best['latency_ms']['p50'])} ms to come "
@@ -104,6 +104,19 @@ def _tried(subject: Group) -> str:
         f"The {policy_text(best)} succeeded in {best['successes']} of {best['episodes']}{depth}"
         f"{under}: {percent(best['success_rate'])} %, 95 % interval {low} to {high} %.{chosen}"
     )
+
+
+def _without_verdict(rows: Sequence[Row]) -> list[str]:
+    """Rollouts that say nothing of the policy, if any: their number would pass for failures."""
+    errors, unstable = (sum(row[name] for row in rows) for name in ("errors", "unstable"))
+    told = [
+        f"{count} of {sum(row['episodes'] for row in rows)} rollouts {what}"
+        for count, what in ((errors, "raised an error"), (unstable, "ended in broken physics"))
+        if count
+    ]
+    if not told:
+        return []
+    return [f"{' and '.join(told)}: these count as no success."]
 
 
 def _controls(best: Row, controls: Sequence[Row]) -> list[str]:

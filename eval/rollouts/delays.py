@@ -26,6 +26,8 @@ from loopdit.eval.rollouts.latency_samples import latency_samples
 FORMS = "0, 1, 2, ..., uniform:1-3, normal:MEAN_MS:SD_MS, recorded:FILE, wall"
 # Sets these draws apart from the environment's, which come from the seed itself.
 _STREAM = 3
+# Control steps or milliseconds: more is a slip, and would not fit the generators.
+_MOST = 1_000_000
 # 0.3 s are three periods of 0.1 s, whatever floats make of it.
 _TOLERANCE = 1e-9
 
@@ -118,6 +120,8 @@ def in_steps(latency_s: float, period_s: float) -> int:
 def parse_delay(text: str) -> Delay:
     """What `delay=text` means. Raises ConfigError: unknown, or a file without latencies."""
     kind, _, rest = text.partition(":")
+    if kind != "recorded" and any(float(n) > _MOST for n in re.findall(r"\d+(?:\.\d+)?", text)):
+        raise ConfigError(f"delay={text} is too much. Use at most {_MOST} steps or milliseconds.")
     number = r"(\d+(?:\.\d+)?)"
     if re.fullmatch(r"\d+", text):
         return FixedDelay(int(text))

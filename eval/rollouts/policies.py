@@ -14,7 +14,7 @@ from loopdit.datasets.spec import Observation, TensorSpec
 from loopdit.datasets.store import ACTION, EpisodeStore
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.served_policy import ServedPolicy
-from loopdit.errors import ConfigError
+from loopdit.errors import ConfigError, ServerError
 from loopdit.eval.environment import Environment, Expert
 from loopdit.eval.rollouts.rollout import Answer
 
@@ -70,8 +70,20 @@ class ModelPolicy:
         return self._infer(observation, instruction, seed, self._loops, self._steps)
 
 
+def require_model(policy: str, found: str | None, wanted: str | None) -> None:
+    """Raise ServerError where `policy` has become another model since `wanted` was opened: the
+    rollouts of two models must not be counted as one's."""
+    if found != wanted:
+        raise ServerError(
+            f"{policy} is now the model {found}, and the evaluation began with {wanted}. Serve "
+            f"that one again and give the same command, or begin anew with another out=."
+        )
+
+
 def over_the_wire(client: PolicyClient) -> Infer:
-    """A model behind a policy server."""
+    """A model behind a policy server: the one that is there now, and no other. Raises ServerError
+    for a server that was started again with another one."""
+    wanted = client.model_id
 
     def infer(
         observation: Observation, instruction: str, seed: int, loops: int, steps: int
@@ -79,6 +91,7 @@ def over_the_wire(client: PolicyClient) -> Infer:
         reply = client.infer(
             observation, instruction=instruction, seed=seed, loops=loops, steps=steps
         )
+        require_model(client.endpoint, reply.model_id, wanted)
         return Answer(reply.actions, reply.loops)
 
     return infer

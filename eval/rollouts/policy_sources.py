@@ -116,7 +116,7 @@ def open_policy(
         yield _baseline(name, lambda env, loops, steps: RandomPolicy(env.policy_spec.action))
     elif _is_checkpoint(name):
         yield _checkpoint(name)
-    elif Path(name).exists():
+    elif name and Path(name).exists():
         yield _bundle(name)
     else:
         known = ", ".join((SHIPPED, *BASELINES))

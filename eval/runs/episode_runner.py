@@ -19,6 +19,7 @@ from loopdit.eval.open_env import DEFAULT_IMAGE_SIZE, open_env
 from loopdit.eval.rollouts.condition import Condition
 from loopdit.eval.rollouts.delays import Delay, parse_delay
 from loopdit.eval.rollouts.faults import parse_faults, require_cameras
+from loopdit.eval.rollouts.policies import require_model
 from loopdit.eval.rollouts.policy_sources import PolicySource, open_policy
 from loopdit.eval.rollouts.rollout import Rollout, RolloutPolicy, rollout
 from loopdit.eval.rollouts.rollout_record import Episode
@@ -39,9 +40,18 @@ class Setup:
     openpi_keys: str = ""
 
 
-def start_runner(setup: Setup) -> Callable[[Job], Episode]:
-    """For a pool: everything opened, ready for jobs. What is open is closed with the process."""
-    return EpisodeRunner(setup).run
+def start_runner(setup: Setup, model_id: str | None) -> Callable[[Job], Episode]:
+    """For a pool: everything opened, ready for jobs. What is open is closed with the process.
+
+    Raises ServerError where the policy is no longer the model `model_id`.
+    """
+    runner = EpisodeRunner(setup)
+    try:
+        require_model(setup.policy, runner.source.model_id, model_id)
+    except ServerError:
+        runner.close()
+        raise
+    return runner.run
 
 
 class EpisodeRunner:

@@ -16,6 +16,7 @@ from loopdit.deploy.bundle import MANIFEST, default_bundle
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
 from loopdit.eval.eval_config import EvalConfig
+from loopdit.eval.open_env import require_known
 from loopdit.eval.rollouts.policy_sources import SHIPPED, PolicySource
 from loopdit.eval.runs.episode_runner import EpisodeRunner, Setup
 from loopdit.eval.runs.plan import Plan, combinations, controls_of
@@ -61,6 +62,8 @@ def prepare(config: EvalConfig, runner: EpisodeRunner) -> Prepared:
     _require_shipped_for(config)
     for condition in conditions:
         runner.require_condition(condition)
+    period_s = {r: runner.env(r, config.variation[0]).control_period_s for r in config.rate_hz}
+    _require_different(period_s)
     names = runner.possible_controls() if config.controls else []
     env = runner.env(config.rate_hz[0], config.variation[0])
     plan = Plan(
@@ -87,8 +90,7 @@ def prepare(config: EvalConfig, runner: EpisodeRunner) -> Prepared:
         "purpose": config.purpose,
         "command": shlex.join(["policy-eval", *sys.argv[1:]]),
     }
-    rates = {rate: runner.env(rate, config.variation[0]) for rate in config.rate_hz}
-    return Prepared(plan, common, {rate: env.control_period_s for rate, env in rates.items()})
+    return Prepared(plan, common, period_s)
 
 
 def require_not_demonstrated(config: EvalConfig) -> None:
@@ -102,12 +104,25 @@ def _require_shipped_for(config: EvalConfig) -> None:
     it fits every task of the arm, and would fail there for a reason that no result shows."""
     if config.policy != SHIPPED:
         return
+    require_known(config.env)
     provenance = _provenance(Path(default_bundle()) / MANIFEST)
     learned = provenance.get("data_provenance", {}).get("settings", {}).get("env", config.env)
     if learned != config.env:
         raise ConfigError(
             f"the shipped policy has learned {learned}, not env={config.env}. Name the policy to "
             f"evaluate: policy=expert, or a bundle or checkpoint of yours."
+        )
+
+
+def _require_different(period_s: Mapping[float, float]) -> None:
+    """Raise ConfigError where the environment's own rate is asked for by its number as well."""
+    periods = list(period_s.values())
+    twice = next((period for period in periods if periods.count(period) > 1), None)
+    if twice is not None:
+        rates = ",".join(f"{rate:g}" for rate in period_s)
+        raise ConfigError(
+            f"rate_hz=[{rates}] has {1 / twice:g} twice: 0 is the environment's own rate. Leave "
+            f"out one of them."
         )
 
 

@@ -175,7 +175,7 @@ def load_results(folder: Path) -> dict[str, Any]:
         raise ConfigError(
             f"cannot read {path} ({error}). Choose another out=, or append=false to replace it."
         ) from error
-    if not isinstance(content, dict) or not isinstance(content.get("results", []), list):
+    if not isinstance(content, dict) or not _has_rows(content):
         raise ConfigError(
             f"{path} is not an evaluation's. Choose another out=, or append=false to replace it."
         )
@@ -186,6 +186,16 @@ def load_results(folder: Path) -> dict[str, Any]:
             f"version {FORMAT_VERSION}. Choose another out=, or append=false to replace it."
         )
     return content
+
+
+def _has_rows(content: Mapping[str, Any]) -> bool:
+    """Whether its lists are of rows: of what at least says which rollouts it is about."""
+    rows = [content.get(name, []) for name in ("results", "controls")]
+    return all(
+        isinstance(some, list)
+        and all(isinstance(row, dict) and row.get("rollouts") for row in some)
+        for some in rows
+    )
 
 
 def _merged(kept: Sequence[Row], rows: Sequence[Row]) -> list[Row]:

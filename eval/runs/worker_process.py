@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 
 def end_with_parent() -> None:
@@ -25,6 +26,8 @@ def _exit_with_parent() -> None:
 def interrupts_deferred() -> Generator[None]:
     """Ctrl-C reaches the whole process group, and only the parent shall act on it: processes that
     are started in here inherit the blocked signal. One that arrives meanwhile is acted on after."""
+    # The first process that is spawned starts this one, which unblocks the signal again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -86,8 +86,13 @@ def varying(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def row_text(row: Row, keys: Sequence[str]) -> str:
     """ "served K=2, delay_steps=3": a row's name with what it has of `keys`."""
-    told = (f"{key}={row[key]}" for key in keys if row.get(key) is not None)
+    told = (f"{key}={_plain(row[key])}" for key in keys if row.get(key) is not None)
     return ", ".join([row_name(row), *told])
+
+
+def _plain(value: Any) -> str:
+    """As a user types it: 0 rather than 0.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def repeated(pairs: Sequence[tuple[Row, Row]]) -> Repeated | None:

@@ -26,6 +26,8 @@ class Work:
             raise ZeroDivisionError("in the depths")
         if word == "pid":
             return str(os.getpid())
+        if word == "deaf":  # whether Ctrl-C would reach it
+            return str(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
         return rest
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from tests.eval.evaluations import comparable
 
 from loopdit.deploy.server import PolicyServer
 from loopdit.envs.arm_env import arm_spec
-from loopdit.errors import ConfigError, SpecMismatch
+from loopdit.errors import ConfigError, ServerError, SpecMismatch
 from loopdit.eval.eval_config import EvalConfig
 from loopdit.eval.evaluate import run
+from loopdit.eval.runs.episode_runner import Setup, start_runner
 from loopdit.eval.runs.journal import read_journal
 
 
@@ -183,7 +185,10 @@ def test_what_raises_is_counted_apart_from_failures_and_shown(
     ("settings", "said"),
     [
         ({"policy": "expert", "env": "juggle"}, "env=juggle is unknown.*: reach, lift"),
+        ({"env": "liift"}, "env=liift is unknown"),  # rather than not the shipped policy's
+        ({"policy": "expert", "env": "nosuite/x"}, "suites, such as metaworld/reach-v3"),
         ({"policy": "nobody"}, "policy=nobody is unknown"),
+        ({"policy": ""}, "policy= is unknown"),
         ({"policy": "expert", "loops": []}, r"loops=\[\]"),
         ({"policy": "expert", "loops": [1, 1]}, r"loops=\[1, 1\]"),
         ({"policy": "expert", "episodes": 0}, "episodes=0"),
@@ -193,12 +198,21 @@ def test_what_raises_is_counted_apart_from_failures_and_shown(
         ({"policy": "expert", "fault": ["fog"]}, "fault=fog"),
         ({"policy": "expert", "fault": ["black:rear"]}, "'rear'. The cameras are: front, wrist"),
         ({"policy": "expert", "rate_hz": [-1.0]}, r"rate_hz=-1\.0 must be at least 0"),
+        ({"policy": "expert", "rate_hz": [float("inf")]}, r"rate_hz=inf is out of range"),
+        ({"policy": "expert", "rate_hz": [1e-9]}, r"rate_hz=1e-09 .* Use 1 to 1000"),
+        ({"policy": "expert", "rate_hz": [0.0, 10.0]}, r"rate_hz=\[0,10\] has 10 twice"),
         ({"policy": "expert", "steps": [1, -1]}, r"steps=-1 must be at least 0"),
+        ({"policy": "expert", "steps": 2.5}, r"steps=2\.5 must be a whole number"),
+        ({"policy": "expert", "steps": "many"}, "steps=many must be a whole number"),
+        ({"policy": "expert", "steps": True}, "steps=True must be a whole number"),
+        ({"policy": "expert", "steps": [10**9]}, "steps=1000000000 must be at most 1000"),
+        ({"policy": "expert", "delay": ["uniform:0-99999999999999999999"]}, "is too much"),
         ({"policy": "expert", "launcher": "slurm"}, "launcher=slurm.*processes, ray"),
         ({"policy": "expert", "purpose": "fun"}, "purpose=fun.*test, selection"),
         ({"policy": "expert", "seed": 5}, "seeds 5 to 54 are for training"),
         ({"policy": "expert", "seed": 800_000}, "purpose=selection, or seed=900000"),
         ({"policy": "expert", "seed": 899_990}, "selection and test"),
+        ({"policy": "expert", "seed": 2**31 - 5}, "the last one there is is 2147483647"),
         ({"policy": "expert", "purpose": "selection"}, "must be for selection"),
         ({"policy": "expert", "episodes": "auto"}, "this is only one"),
     ],
@@ -220,3 +234,21 @@ def test_a_policy_is_not_tested_on_seeds_it_was_shown(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"seed 900000 and 2 more .* Use seed=900003"):
         require_not_demonstrated(config)
     require_not_demonstrated(replace(config, seed=900_003))
+
+
+def test_a_worker_that_opens_another_model_than_was_planned_does_no_rollout(
+    waving_endpoint: str,
+):
+    setup = Setup(policy=waving_endpoint, env="lift")
+    with pytest.raises(ServerError, match=r"is now the model waving-0, .* began with planned-0"):
+        start_runner(setup, "planned-0")
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="it is there")
+def test_what_is_refused_late_leaves_earlier_results_where_they_are(tmp_path: Path):
+    config = EvalConfig(policy="expert", episodes=1, controls=False, out=str(tmp_path))
+    run(config)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="needs Ray"):
+        run(replace(config, episodes=2, launcher="ray"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

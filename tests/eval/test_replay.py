@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +103,21 @@ def test_the_list_has_failures_first_and_the_policys_before_the_controls(
     assert {s.who for s in chosen(ReplayConfig(out=str(tmp_path), who="zeros"))} == {"zeros"}
     monkeypatch.setattr("sys.argv", ["policy-eval", "replay", f"out={tmp_path}", "failures=true"])
     policy_eval()
-    assert f"out={tmp_path} seed=900000 video=true" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"out={tmp_path} seed=900000 who=random failures=true video=true" in printed
+
+
+def test_the_command_to_watch_the_first_rollout_plays_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    evaluate(EvalConfig(policy="expert", delay=["0", "1"], episodes=1, out=str(tmp_path)))
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["policy-eval", "replay", f"out={tmp_path}", "who=expert"])
+    policy_eval()
+    command = shlex.split(capsys.readouterr().out.rpartition("Watch the first one: ")[2])
+    monkeypatch.setattr("sys.argv", [word for word in command if word != "video=true"])
+    policy_eval()
+    assert capsys.readouterr().out.count("bit-equal") == 1
 
 
 def test_a_video_of_a_rollout_can_be_made_afterwards(evaluated: Path):

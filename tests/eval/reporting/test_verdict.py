@@ -34,6 +34,12 @@ def test_what_is_shown_and_what_is_not_are_both_said():
     assert "would have been found 8 times in 10" in text
 
 
+def test_rollouts_without_a_verdict_are_told_beside_the_rate():
+    text = told(report_row("seeu"), report_row("ssse", loops=2))
+    assert "3 of 8 rollouts raised an error and 1 of 8 rollouts ended in broken physics" in text
+    assert "raised an error" not in told(report_row("sf"))
+
+
 def test_the_best_of_several_is_called_chosen():
     text = told(report_row("sssf"), report_row("ssss", loops=2))
     assert "best of 2 conditions, chosen on the seeds it is reported on" in text

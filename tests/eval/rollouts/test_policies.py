@@ -1,6 +1,7 @@
 """What drives rollouts, against real environments, servers and stores."""
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
 
 from loopdit.datasets.store import EpisodeStore
 from loopdit.deploy.bundle import Bundle, default_bundle
+from loopdit.deploy.server import PolicyServer
 from loopdit.envs.arm_env import arm_spec
-from loopdit.errors import ConfigError
+from loopdit.errors import ConfigError, ServerError
 from loopdit.eval.evaluate import EvalConfig
 from loopdit.eval.rollouts.policies import (
     ExpertPolicy,
@@ -55,6 +57,25 @@ def test_a_policy_over_the_wire_acts_as_it_does_in_this_process(
                     near = local.chunk(observation(step), "lift")
                     np.testing.assert_array_equal(far.actions, near.actions)
                     assert far.loops == near.loops == loops
+
+
+class OtherPolicy(WavingPolicy):
+    """Other weights of the same shape."""
+
+    model_id = "other-0"
+
+
+def test_a_server_that_comes_back_with_another_model_is_refused(waving: WavingPolicy):
+    with ExitStack() as first:
+        endpoint = first.enter_context(PolicyServer(waving, "tcp://127.0.0.1:0")).endpoint
+        with open_policy(endpoint, bundle="", data="") as source:
+            policy = source.make(None, 1, 5)  # pyright: ignore[reportArgumentType] - as above
+            policy.reset(1_000_000)
+            policy.chunk(observation(0), "lift")
+            first.close()
+            said = "is now the model other-0, and the evaluation began with waving-0"
+            with PolicyServer(OtherPolicy(SPEC), endpoint), pytest.raises(ServerError, match=said):
+                policy.chunk(observation(1), "lift")
 
 
 def test_noise_differs_between_chunks_and_episodes_and_comes_back_with_the_seed(

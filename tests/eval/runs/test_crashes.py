@@ -90,7 +90,7 @@ def test_a_worker_that_is_killed_is_replaced_its_episode_run_again_and_counted(
     wait_for_rollouts(tmp_path, 5, process)
     os.kill(children(process.pid, "spawn_main")[0], signal.SIGKILL)
     printed = finished(process)
-    assert "1 processes died and were replaced." in printed
+    assert "1 process died and had to be replaced." in printed
     assert json.loads((tmp_path / "eval.json").read_text())["restarts"] == 1
     assert comparable(tmp_path) == comparable(whole)
 
@@ -105,7 +105,7 @@ def test_an_environment_whose_process_is_killed_is_replaced_and_its_episode_run_
     wait_for_rollouts(tmp_path / "killed", 3, process)
     os.kill(children(process.pid, "env_server")[0], signal.SIGKILL)
     printed = finished(process)
-    assert "1 processes died and were replaced." in printed
+    assert "1 process died and had to be replaced." in printed
     assert comparable(tmp_path / "killed") == comparable(tmp_path / "whole")
 
 

@@ -134,3 +134,11 @@ def test_a_file_of_another_kind_is_not_added_to(tmp_path: Path, content: str):
     with pytest.raises(ConfigError, match="append=false to replace it"):
         save_results(tmp_path, [row("s")], append=True)
     assert (tmp_path / "eval.json").read_text() == content
+
+
+@pytest.mark.parametrize("rows", [[{}], [1], {}])
+def test_a_file_whose_rows_are_no_rows_is_refused(tmp_path: Path, rows: Any):
+    saved = save_results(tmp_path, [row("s")], append=False)
+    (tmp_path / "eval.json").write_text(json.dumps({**saved, "results": rows}))
+    with pytest.raises(ConfigError, match="is not an evaluation's"):
+        load_results(tmp_path)

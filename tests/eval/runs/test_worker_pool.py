@@ -128,3 +128,23 @@ def test_workers_end_with_their_parent():
                 return  # it ended, and nobody has asked how
             time.sleep(0.05)
     pytest.fail("the worker outlived its parent by 20 s")
+
+
+_SPAWNER = """
+from contextlib import closing
+from tests.eval.pool_jobs import start
+from loopdit.eval.runs.worker_pool import ProcessPool
+if __name__ == "__main__":
+    with closing(ProcessPool(start, 2)) as pool:
+        print(*(finished.result for finished in pool.run(["deaf:", "deaf:"])))
+"""
+
+
+@pytest.mark.system
+def test_ctrl_c_is_left_to_the_parent_from_the_first_worker_of_a_process_on():
+    """In a fresh process: the first spawn of one also starts what tracks its resources."""
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", _SPAWNER], capture_output=True, text=True, cwd=root, check=True
+    )
+    assert done.stdout.split() == ["True", "True"]
