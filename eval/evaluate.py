@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from loopdit.command import Command, run_command
-from loopdit.errors import ConfigError
+from loopdit.errors import ConfigError, EvaluationFailed
 from loopdit.eval.eval_config import EvalConfig
 from loopdit.eval.reporting.report import FILE as REPORT_FILE
 from loopdit.eval.reporting.report import write_report
@@ -72,7 +72,7 @@ def run(config: EvalConfig) -> None:
 
     What stops it, finished rollouts are kept. Raises ConfigError, SpecMismatch, RenderingError,
     ServerError and what opening the policy raises, all before the first rollout but for a server
-    that fails later.
+    that fails later; EvaluationFailed, with everything written, where all rollouts raised.
     """
     if config.videos:
         require_encoder()
@@ -187,6 +187,11 @@ def _print(config: EvalConfig, evaluation: Evaluation) -> None:
         console.print(line, soft_wrap=True, markup=False)
     folder = Path(config.out)
     console.print(f"Results: {folder / FILE}   Report: {folder / REPORT_FILE}", soft_wrap=True)
+    if all(row["errors"] == row["episodes"] for row in rows):
+        raise EvaluationFailed(
+            f"no rollout came to an end, so nothing was measured. The first: "
+            f"{evaluation.first_error()}"
+        )
 
 
 def _sentences(evaluation: Evaluation, rows: Sequence[Row]) -> list[str]:

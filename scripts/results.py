@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from loopdit.envs.registry import ENV_NAMES
@@ -27,6 +28,8 @@ from loopdit.whole_file import whole_file
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
+# Timed on a quiet machine or not at all, so `make bench-envs` leaves its record here by hand.
+_SPEED = RECORDS / "env_bench.json"
 _LETTERS = {"success": "S", "failure": "F", "unstable": "U", "error": "E"}
 _METAWORLD = tuple(
     f"metaworld/{task}-v3"
@@ -188,7 +191,8 @@ def main(names: Sequence[str]) -> None:
         if name != "page":
             _run(STAGES[name])
             keep(name)
-    page = "\n".join([_HEAD, *(_section(name) for name in STAGES if _record(name).exists())])
+    sections = [_section(name) for name in STAGES if _record(name).exists()]
+    page = "\n".join([_HEAD, *sections, _speed() if _SPEED.exists() else ""])
     with whole_file(PAGE) as aside:
         aside.write_text(page)
     sys.stdout.write(f"wrote {PAGE.relative_to(ROOT)}\n")
@@ -232,6 +236,26 @@ def _section(name: str) -> str:
         f"{(content['commit'] or 'unknown')[:12]}; seeds {content['seeds'][0]} to "
         f"{content['seeds'][1]}. Record: [{name}.json](results/{name}.json)\n\n"
         f"```sh\n{commands}\n```\n"
+    )
+
+
+def _speed() -> str:
+    content = json.loads(_SPEED.read_text())
+    rates = "\n".join(
+        f"| {what} | {median(values):.0f} |" for what, values in content["rates"].items()
+    )
+    ratios = "\n".join(
+        f"| {r['what']} | {r['against']} | {r['median']:.2f} | {r['low']:.2f} to {r['high']:.2f} |"
+        for r in content["ratios"]
+    )
+    return (
+        f"## Speed of the environments\n\n`{content['env']}`, {content['image_size']} pixels, "
+        f"{content['repetitions']} interleaved blocks of {content['block_s']} s.\n\n"
+        f"| | control steps a second, median |\n|---|---|\n{rates}\n\n"
+        f"| ratio of | to | median | quartiles |\n|---|---|---|---|\n{ratios}\n\n"
+        f"{describe_machine(content)}; mujoco {content['versions']['mujoco']}; "
+        f"{content['robosuite']}; commit {content['commit'][:12]}. "
+        f"Record: [env_bench.json](results/env_bench.json)\n\n```sh\nmake bench-envs\n```\n"
     )
 
 

@@ -41,7 +41,8 @@ def decide(folder: Path, digest: str, append: bool) -> Decision:
     goes_on = last is not None and last.digest == digest and not last.finished
     if goes_on and (append or len(journal.runs) == 1):
         return Decision(last, move=False, torn=journal.torn)
-    there = any((folder / name).exists() for name in _MADE_HERE)
+    # Without results or a journal, videos there are somebody else's.
+    there = any((folder / name).exists() for name in (RESULTS_FILE, JOURNAL_FILE))
     return Decision(None, move=there and not append, torn=journal.torn)
 
 

@@ -40,3 +40,7 @@ class ServerError(LoopditError):
 
 class RenderingError(LoopditError):
     """No OpenGL back end renders here."""
+
+
+class EvaluationFailed(LoopditError):
+    """Every rollout of an evaluation raised an error: it measured nothing."""

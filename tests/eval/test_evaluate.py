@@ -12,7 +12,7 @@ from tests.eval.evaluations import comparable
 
 from loopdit.deploy.server import PolicyServer
 from loopdit.envs.arm_env import arm_spec
-from loopdit.errors import ConfigError, ServerError, SpecMismatch
+from loopdit.errors import ConfigError, EvaluationFailed, ServerError, SpecMismatch
 from loopdit.eval.eval_config import EvalConfig
 from loopdit.eval.evaluate import run
 from loopdit.eval.runs.episode_runner import Setup, start_runner
@@ -173,8 +173,9 @@ def test_what_raises_is_counted_apart_from_failures_and_shown(
     policy = DiscontentPolicy(arm_spec(IMAGE_SIZE))
     with PolicyServer(policy, "tcp://127.0.0.1:0") as server:
         config = EvalConfig(policy=server.endpoint, loops=[1], episodes=2, controls=False)
-        run(replace(config, out=str(tmp_path)))
-    (row,) = read(tmp_path)["results"]
+        with pytest.raises(EvaluationFailed, match="no rollout came to an end.* not finite"):
+            run(replace(config, out=str(tmp_path)))
+    (row,) = read(tmp_path)["results"]  # it is written all the same
     assert (row["errors"], row["unstable"], row["successes"], row["episodes"]) == (2, 0, 0, 2)
     assert [r["outcome"] for r in row["rollouts"]] == ["error", "error"]
     assert "not finite" in row["rollouts"][0]["error"]

@@ -71,6 +71,13 @@ def test_earlier_results_are_moved_and_not_deleted(tmp_path: Path):
     assert (first / "eval.json").read_text() == "eval.json"
 
 
+def test_videos_without_results_are_somebody_elses_and_stay(tmp_path: Path):
+    (tmp_path / "videos").mkdir()
+    assert not decide(tmp_path, "a", append=False).move
+    (tmp_path / "eval.json").write_text("{}")
+    assert decide(tmp_path, "a", append=False).move
+
+
 def test_two_evaluations_do_not_write_to_one_folder(tmp_path: Path):
     with (
         alone(tmp_path),
