@@ -173,7 +173,7 @@ def test_what_raises_is_counted_apart_from_failures_and_shown(
     policy = DiscontentPolicy(arm_spec(IMAGE_SIZE))
     with PolicyServer(policy, "tcp://127.0.0.1:0") as server:
         config = EvalConfig(policy=server.endpoint, loops=[1], episodes=2, controls=False)
-        with pytest.raises(EvaluationFailed, match="no rollout came to an end.* not finite"):
+        with pytest.raises(EvaluationFailed, match=r"no rollout came to an end.* not finite"):
             run(replace(config, out=str(tmp_path)))
     (row,) = read(tmp_path)["results"]  # it is written all the same
     assert (row["errors"], row["unstable"], row["successes"], row["episodes"]) == (2, 0, 0, 2)
