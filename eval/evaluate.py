@@ -61,8 +61,14 @@ SUBCOMMANDS = ("compare", "power", "replay")
 
 def main() -> None:
     """Entry point of `policy-eval`."""
-    if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
-        import_module(f"loopdit.eval.{sys.argv[1]}").main(sys.argv[2:])
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first in SUBCOMMANDS:
+        import_module(f"loopdit.eval.{first}").main(sys.argv[2:])
+    elif first and first[0] != "-" and "=" not in first:
+        sys.exit(
+            f"{COMMAND.name}: error: {first!r} is neither an option, name=value, nor one of the "
+            f"subcommands: {', '.join(SUBCOMMANDS)}."
+        )
     else:
         run_command(COMMAND, EvalConfig, run)
 

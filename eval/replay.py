@@ -94,7 +94,9 @@ class Replayed:
 def main(argv: Sequence[str]) -> None:
     """Entry point of `policy-eval replay`; `argv` without the command's name."""
     original = sys.argv[:]
-    sys.argv[:] = [COMMAND.name, *argv]
+    # The folder may come first, as in `policy-eval compare`.
+    folder = [f"out={argv[0]}"] if argv and "=" not in argv[0] and argv[0][0] != "-" else []
+    sys.argv[:] = [COMMAND.name, *folder, *argv[len(folder) :]]
     try:
         run_command(COMMAND, ReplayConfig, run)
     finally:

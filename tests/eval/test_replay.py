@@ -131,3 +131,15 @@ def test_what_does_not_fit_is_said_with_what_there_is(evaluated: Path, tmp_path:
         chosen(ReplayConfig(out=str(evaluated), seed=5))
     with pytest.raises(ConfigError, match="has no rollouts"):
         chosen(ReplayConfig(out=str(tmp_path)))
+
+
+def test_the_folder_may_come_first_and_a_misspelt_subcommand_is_named(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    said = ["policy-eval", "replay", str(evaluated), "seed=900001", "who=expert"]
+    monkeypatch.setattr("sys.argv", said)
+    policy_eval()
+    assert "bit-equal over" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["policy-eval", "repaly", str(evaluated)])
+    with pytest.raises(SystemExit, match=r"'repaly' is neither .*: compare, power, replay\."):
+        policy_eval()
