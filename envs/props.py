@@ -23,16 +23,7 @@ def add_cube(
     scene: mujoco.MjSpec, name: str, half_edge_m: float, rgb: Sequence[float], mass_kg: float = 0.04
 ) -> None:
     """A free cube."""
-    body = scene.worldbody.add_body(name=name, pos=_STORED)
-    body.add_freejoint(name=name)
-    body.add_geom(
-        scene.find_default("object"),
-        name=name,
-        type=_BOX,
-        size=[half_edge_m] * 3,
-        mass=mass_kg,
-        rgba=[*rgb, 1.0],
-    )
+    _add_free(scene, name, _BOX, [half_edge_m] * 3, rgb, mass_kg)
 
 
 def add_marker(scene: mujoco.MjSpec, name: str, shape: int, size: Sequence[float]) -> None:
@@ -78,13 +69,25 @@ def add_ball(
     scene: mujoco.MjSpec, name: str, radius_m: float, rgb: Sequence[float], mass_kg: float = 0.03
 ) -> None:
     """A free ball. Four contact dimensions, so without rolling friction: it rolls on and on."""
+    _add_free(scene, name, mujoco.mjtGeom.mjGEOM_SPHERE, [radius_m, 0.0, 0.0], rgb, mass_kg)
+
+
+def _add_free(
+    scene: mujoco.MjSpec,
+    name: str,
+    shape: int,
+    size: Sequence[float],
+    rgb: Sequence[float],
+    mass_kg: float,
+) -> None:
+    """A body that moves freely, of one geom."""
     body = scene.worldbody.add_body(name=name, pos=_STORED)
     body.add_freejoint(name=name)
     body.add_geom(
         scene.find_default("object"),
         name=name,
-        type=mujoco.mjtGeom.mjGEOM_SPHERE,
-        size=[radius_m, 0.0, 0.0],
+        type=shape,
+        size=list(size),
         mass=mass_kg,
         rgba=[*rgb, 1.0],
     )

@@ -233,10 +233,16 @@ def _section(name: str) -> str:
         f"{_frontier(content['results'])}"
         f"{_table(content['results'])}\n{_controls(content['controls'])}\n\n"
         f"{describe_machine(content)}; {content['simulator']}; commit "
-        f"{(content['commit'] or 'unknown')[:12]}; seeds {content['seeds'][0]} to "
+        f"{_commit(content)}; seeds {content['seeds'][0]} to "
         f"{content['seeds'][1]}. Record: [{name}.json](results/{name}.json)\n\n"
         f"```sh\n{commands}\n```\n"
     )
+
+
+def _commit(content: dict[str, Any]) -> str:
+    """Shortened; "-dirty" where files differed from it, be it only the records of other stages."""
+    commit, dash, dirty = str(content["commit"] or "unknown").partition("-")
+    return commit[:12] + dash + dirty
 
 
 def _speed() -> str:
@@ -254,7 +260,7 @@ def _speed() -> str:
         f"| | control steps a second, median |\n|---|---|\n{rates}\n\n"
         f"| ratio of | to | median | quartiles |\n|---|---|---|---|\n{ratios}\n\n"
         f"{describe_machine(content)}; mujoco {content['versions']['mujoco']}; "
-        f"{content['robosuite']}; commit {content['commit'][:12]}. "
+        f"{content['robosuite']}; commit {_commit(content)}. "
         f"Record: [env_bench.json](results/env_bench.json)\n\n```sh\nmake bench-envs\n```\n"
     )
 

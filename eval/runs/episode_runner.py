@@ -13,7 +13,7 @@ from typing import Self, cast
 
 from loopdit.deploy.chunk_execution import make_execution
 from loopdit.deploy.messages import ErrorCode, WireError
-from loopdit.errors import LoopditError, ServerError
+from loopdit.errors import ConfigError, LoopditError, ServerError
 from loopdit.eval.environment import Environment
 from loopdit.eval.open_env import DEFAULT_IMAGE_SIZE, open_env
 from loopdit.eval.rollouts.condition import Condition
@@ -174,7 +174,7 @@ class EpisodeRunner:
             if name == "expert":
                 env.reset(seed=0)
                 env.expert()
-        except (LoopditError, NotImplementedError):
+        except ConfigError:  # it has none, or no limits to draw from; anything else is a fault
             return False
         return True
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from loopdit.datasets.spec import Observation, PolicySpec, TensorSpec
+from loopdit.errors import ConfigError
 from loopdit.eval.environment import Expert
 from loopdit.eval.rollouts.rollout import Answer
 
@@ -62,7 +63,7 @@ class CountingEnv:
         return self._observation(), float(success), success, truncated, self._info(success)
 
     def expert(self) -> Expert:
-        raise NotImplementedError("nobody is an expert at counting")
+        raise ConfigError("nobody is an expert at counting.")
 
     def idle(self, last: np.ndarray | None) -> np.ndarray:
         self.idled_after.append(None if last is None else float(last[0]))
