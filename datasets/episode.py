@@ -6,7 +6,7 @@ T is the number of control steps. Step t holds the observation at t and the acti
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,19 @@ ACTION = "action"  # the key of the actions beside the observations' own names
 class Episode:
     """What is recorded: observations (T, ...) by name, actions (T, A) float32 in raw units.
 
-    `seed` is the one that the environment was reset with, `success` how the episode ended.
+    `seed` is the one that the environment was reset with, `success` how the episode ended; both
+    are None where nobody knows, as in most data of real robots. `extras` are arrays (T, ...) that
+    no policy reads (rewards, timestamps, an embedding of the instruction) and `metadata` plain
+    JSON: what an imported episode had besides, kept to be exported again.
     """
 
     observations: Mapping[str, np.ndarray]
     actions: np.ndarray
     instruction: str
-    success: bool
-    seed: int
+    success: bool | None
+    seed: int | None
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class EpisodeRecord:
     id: str
     length: int
     instruction: str
-    success: bool
-    seed: int
+    success: bool | None
+    seed: int | None
     digest: str
 
     def to_line(self) -> str:
