@@ -5,6 +5,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from loopdit.datasets.spec import PolicySpec
+from loopdit.errors import ServerError
+
+
+class EnvironmentGone(ServerError):
+    """The process of an environment died, or does not answer: its episode is lost."""
 
 
 class Expert(Protocol):

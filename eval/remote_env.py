@@ -3,9 +3,9 @@
     env = RemoteEnv("tcp://127.0.0.1:5600", image_size=64)
     observation, info = env.reset(seed=1)
 
-What the environment raises is raised here, with its own words. A server that is gone is a
-ServerError at once, not after a time-out: the connection is watched. Its episode is lost then, and
-so is this RemoteEnv. Imports numpy, pyzmq and msgspec only; one belongs to one thread.
+What the environment raises is raised here, with its own words. A server that is gone raises
+EnvironmentGone at once, not after a time-out: the connection is watched. Its episode is lost then,
+and so is this RemoteEnv. Imports numpy, pyzmq and msgspec only; one belongs to one thread.
 """
 
 import contextlib
@@ -37,6 +37,7 @@ from loopdit.eval.env_messages import (
     Step,
     raised_for,
 )
+from loopdit.eval.environment import EnvironmentGone
 
 Answer = TypeVar("Answer", Opened, Moment, Given)
 
@@ -176,7 +177,7 @@ class RemoteEnv:
         if self._socket.closed:
             raise RuntimeError("this RemoteEnv is closed.")
         if self._lost:
-            raise ServerError(self._lost)
+            raise EnvironmentGone(self._lost)
         self._seq += 1
         request = msgspec.structs.replace(message, seq=self._seq)
         asked = f"while it was asked for {type(message).__name__.lower()}"
@@ -221,13 +222,13 @@ class RemoteEnv:
         if self._ended is not None and self._ended() is not None:
             raise self._gone(when)
 
-    def _gone(self, when: str) -> ServerError:
+    def _gone(self, when: str) -> EnvironmentGone:
         how = self._how_it_ended()
         self._lost = (
             f"the process of {self._name} is gone, {when}; its episode is lost. {how}"
             "Make the environment again."
         )
-        return ServerError(self._lost)
+        return EnvironmentGone(self._lost)
 
     def _how_it_ended(self) -> str:
         if self._ended is None:

@@ -14,7 +14,7 @@ from typing import Self, cast
 from loopdit.deploy.chunk_execution import make_execution
 from loopdit.deploy.messages import ErrorCode, WireError
 from loopdit.errors import ConfigError, LoopditError, ServerError
-from loopdit.eval.environment import Environment
+from loopdit.eval.environment import Environment, EnvironmentGone
 from loopdit.eval.open_env import DEFAULT_IMAGE_SIZE, open_env
 from loopdit.eval.rollouts.condition import Condition
 from loopdit.eval.rollouts.delays import Delay, parse_delay
@@ -118,9 +118,7 @@ class EpisodeRunner:
             traced = TracedEnv(self.env(job.condition.rate_hz, job.condition.variation))
             try:
                 return replace(self._attempt(job, traced), restarts=died)
-            except ServerError as error:
-                if not traced.lost:
-                    raise
+            except EnvironmentGone as error:
                 died += 1
                 self._forget(job.condition)
                 if died == ATTEMPTS:
