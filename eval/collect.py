@@ -1,19 +1,21 @@
 """policy-collect: an environment's scripted expert records demonstrations into an episode store.
 
-Worker processes each hold an environment and append the episodes they finish to the one store.
-Which episodes come out depends on the seeds and the noise alone, not on the number of workers.
+Workers each hold an environment and append the episodes they finish to the one store. Which
+episodes come out depends on the seeds and the noise alone, not on the number of workers or where
+they run. Several collections may record into one store; a seed is recorded once.
 """
 
-import multiprocessing
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loopdit.command import Command, option, run_command
+from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.store import EpisodeStore, EpisodeWriter
 from loopdit.envs.registry import ENV_NAMES
 from loopdit.envs.variation import FORMS as VARIATIONS
@@ -22,9 +24,10 @@ from loopdit.errors import ConfigError, StoreError
 from loopdit.eval.demonstration import demonstrate
 from loopdit.eval.open_env import open_env
 from loopdit.eval.perturb import NoiseConfig
-from loopdit.eval.runs.worker_process import end_with_parent, interrupts_deferred
+from loopdit.eval.runs.pools import LAUNCHER_HELP, open_pool, require_launcher
+from loopdit.eval.runs.worker_pool import InProcess, Pool
+from loopdit.eval.seed_claims import SeedClaims
 from loopdit.eval.seeds import FIRST_SELECTION_SEED, require_purpose
-from loopdit.folder_lock import alone_in
 from loopdit.machine import machine_and_versions, usable_cores
 from loopdit.progress import Progress
 
@@ -36,11 +39,13 @@ COMMAND = Command(
         "policy-collect env=lift episodes=200 out=lift.zarr",
         "policy-collect recipe=demo out=lift.zarr",
         "policy-collect env=lift episodes=100 out=lift.zarr append=true",
+        "policy-collect env=stack episodes=2000 launcher=ray workers=64 out=/shared/stack.zarr",
     ),
 )
 _SMALLEST_FRAME = 16
 # An expert that fails on more seeds than it is asked episodes, and on these, is not worth waiting.
 _FAILURES_ALLOWED = 10
+_EXPERT_FAILED = 0  # no episode has 0 steps
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,10 @@ class CollectConfig:
     variation: str = option(NONE, f"what differs between episodes beyond the task: {VARIATIONS}")
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     hold_steps: int = option(3, "control steps recorded after success")
-    workers: int = option(0, "processes; 0 is one for each core")
-    out: str = option("outputs/demonstrations.zarr", "the store to write")
-    append: bool = option(False, "go on with the store at out=, after its last seed")
+    workers: int = option(0, "how many record at once; 0 is one for each core")
+    launcher: str = option("processes", LAUNCHER_HELP)
+    out: str = option("outputs/demonstrations.zarr", "the store to write, a path or a URL")
+    append: bool = option(False, "add to the store at out=, if there is one, with unused seeds")
 
     def __post_init__(self) -> None:
         for name, least in {"episodes": 1, "seed": 0, "hold_steps": 0}.items():
@@ -72,6 +78,7 @@ class CollectConfig:
             raise ConfigError("out= is empty: name the store to write.")
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} must be 0 (one for each core) or more.")
+        require_launcher(self.launcher)
         require_purpose(self.seed, self.episodes, "training")
 
 
@@ -101,7 +108,7 @@ def run(config: CollectConfig) -> None:
 
 
 def collect(config: CollectConfig) -> Collected:
-    """Record `config.episodes` successful episodes with the seeds from `config.seed` on.
+    """Record `config.episodes` successful episodes with unused seeds from `config.seed` on.
 
     Raises ConfigError when the expert keeps failing, StoreError when the store cannot be written,
     RenderingError where no OpenGL renders. Whatever stops it, the finished episodes are kept.
@@ -109,20 +116,20 @@ def collect(config: CollectConfig) -> Collected:
     env = open_env(config.env, config.image_size, variation=config.variation)
     spec = env.policy_spec
     env.close()
-    going_on = config.append and Path(config.out).exists()
-    if going_on:
-        writer = EpisodeWriter.resume(config.out, spec)
-    else:
-        writer = EpisodeWriter.create(config.out, spec, _provenance(config))
-    # Another collection would record the same seeds again.
-    busy = StoreError(
-        f"another policy-collect is recording into {config.out}. Wait for it, or give this one "
-        f"another out=; policy-collect uses every core by itself."
-    )
-    with alone_in(Path(config.out), busy):
-        known = [record.seed for record in EpisodeStore.open(config.out).episodes]
-        first = max([config.seed, *(seed + 1 for seed in known)])
-        return _Collection(config, writer).run(first)
+    writer = _writer(config, spec)
+    with SeedClaims.hold(writer.path) as claims:
+        return _Collection(config, writer, claims).run()
+
+
+def _writer(config: CollectConfig, spec: PolicySpec) -> EpisodeWriter:
+    if config.append and Path(config.out).exists():
+        return EpisodeWriter.resume(config.out, spec)
+    try:
+        return EpisodeWriter.create(config.out, spec, _provenance(config))
+    except StoreError:
+        if config.append and Path(config.out).exists():  # made by another one in this moment
+            return EpisodeWriter.resume(config.out, spec)
+        raise
 
 
 class _Collection:
@@ -132,52 +139,50 @@ class _Collection:
     on which worker is quick.
     """
 
-    def __init__(self, config: CollectConfig, writer: EpisodeWriter) -> None:
+    def __init__(self, config: CollectConfig, writer: EpisodeWriter, claims: SeedClaims) -> None:
         self._config = config
         self._writer = writer
-        self._stored_before = self._stored()
+        self._claims = claims
         self._lengths: list[int] = []
         self._failed: list[int] = []
 
-    def run(self, seed: int) -> Collected:
-        workers = min(self._config.workers or usable_cores(), self._config.episodes)
-        executor = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (self._config,)
-        )
+    def run(self) -> Collected:
         try:
-            with Progress(f"collecting {self._config.env}", self._config.episodes) as progress:
+            with (
+                closing(self._pool()) as pool,
+                Progress(f"collecting {self._config.env}", self._config.episodes) as progress,
+            ):
                 progress.update(0)
                 while missing := self._missing():
-                    require_purpose(seed, missing, "training")
-                    self._round(executor, range(seed, seed + missing), progress)
-                    seed += missing
+                    self._round(pool, self._claims.take(self._config.seed, missing), progress)
         except KeyboardInterrupt:
-            executor.shutdown(wait=True, cancel_futures=True)
             sys.stdout.write(f"Stopped: {self._kept()}. {self._how_to_go_on()}\n")
             sys.stdout.flush()
             raise
-        except BrokenProcessPool as error:
-            raise StoreError(
-                f"a worker process died (killed, or out of memory); {self._kept()}. "
-                f"{self._how_to_go_on()} Fewer workers= need less memory."
-            ) from error
-        finally:
-            # Episodes that are under way are finished and stored: seconds, and nothing is lost.
-            executor.shutdown(wait=True, cancel_futures=True)
         return Collected(len(self._lengths), sum(self._lengths), tuple(self._failed))
 
-    def _round(self, executor: ProcessPoolExecutor, seeds: range, progress: Progress) -> None:
-        with interrupts_deferred():
-            pending: dict[Future[int | None], int] = {
-                executor.submit(_record, self._writer, seed, self._config): seed for seed in seeds
-            }
-        for future in as_completed(pending):
-            length = future.result()
-            if length is None:
-                self._failed.append(pending[future])
+    def _pool(self) -> Pool[int, int]:
+        """One worker is this process: nothing to start, and a debugger gets to see it."""
+        workers = min(self._config.workers or usable_cores(), self._config.episodes)
+        start = partial(_start, self._config, self._writer)
+        if workers == 1 and self._config.launcher == "processes":
+            return InProcess(start())
+        return open_pool(start, workers, self._config.launcher)
+
+    def _round(self, pool: Pool[int, int], seeds: list[int], progress: Progress) -> None:
+        require_purpose(seeds[0], seeds[-1] - seeds[0] + 1, "training")
+        for finished in pool.run(seeds):
+            if finished.result is None:
+                raise StoreError(
+                    f"seed {finished.job} ended {finished.restarts} workers, one after the other "
+                    f"(killed, or out of memory); {self._kept()}. {self._how_to_go_on()} Fewer "
+                    f"workers= need less memory."
+                )
+            if finished.result == _EXPERT_FAILED:
+                self._failed.append(finished.job)
                 self._check_failures()
             else:
-                self._lengths.append(length)
+                self._lengths.append(finished.result)
             progress.update(len(self._lengths), self._note())
 
     def _missing(self) -> int:
@@ -194,35 +199,36 @@ class _Collection:
                 f"Lower noise.translation_m or noise.kick_probability."
             )
 
-    def _stored(self) -> int:
-        return len(EpisodeStore.open(self._config.out).episodes)
-
     def _kept(self) -> str:
-        return f"{self._config.out} is readable and holds {self._stored()} episodes"
+        stored = len(EpisodeStore.open(self._config.out).episodes)
+        return f"{self._config.out} is readable and holds {stored} episodes"
 
     def _how_to_go_on(self) -> str:
-        # Counted in the store: what was under way was finished, and nobody waited for it.
-        left = self._config.episodes - (self._stored() - self._stored_before)
+        # Counted in the store: an episode may be in it that its worker did not come to tell of.
+        records = EpisodeStore.open(self._config.out).episodes
+        left = self._config.episodes - sum(r.seed in self._claims.mine for r in records)
         return f"Go on with append=true episodes={left}." if left else "Nothing is missing."
 
 
-# A worker's environment, made once: making one costs as much as several episodes.
-_worker_env: list[Any] = []
+def _start(config: CollectConfig, writer: EpisodeWriter) -> Callable[[int], int]:
+    """A worker: an environment, made once because that costs as much as several episodes."""
+    env = open_env(config.env, config.image_size, variation=config.variation)
+    # A worker that died may have stored the episode whose seed its successor is given again.
+    stored = {r.seed: r.length for r in EpisodeStore.open(config.out).episodes}
 
+    def record(seed: int) -> int:
+        """Steps of the episode that was stored, or _EXPERT_FAILED."""
+        if seed in stored:
+            return stored[seed]
+        episode = demonstrate(env, seed, config.noise, config.hold_steps)
+        return _EXPERT_FAILED if episode is None else writer.append(episode).length
 
-def _start_worker(config: CollectConfig) -> None:
-    end_with_parent()
-    _worker_env.append(open_env(config.env, config.image_size, variation=config.variation))
-
-
-def _record(writer: EpisodeWriter, seed: int, config: CollectConfig) -> int | None:
-    """Steps of the episode that was stored, None when the expert failed."""
-    episode = demonstrate(_worker_env[0], seed, config.noise, config.hold_steps)
-    return None if episode is None else writer.append(episode).length
+    return record
 
 
 def _provenance(config: CollectConfig) -> dict[str, Any]:
-    settings = {key: value for key, value in asdict(config).items() if key not in ("out", "append")}
+    where_and_how = ("out", "append", "workers", "launcher", "frames")
+    settings = {key: value for key, value in asdict(config).items() if key not in where_and_how}
     return {
         "made_by": COMMAND.name,
         "labels": "the expert's clean actions; perturbed ones were executed",

@@ -15,10 +15,10 @@ from loopdit.eval.rollouts.delays import parse_delay
 from loopdit.eval.rollouts.faults import FORMS as FAULTS
 from loopdit.eval.rollouts.faults import parse_faults
 from loopdit.eval.rollouts.policy_sources import SHIPPED
+from loopdit.eval.runs.pools import LAUNCHER_HELP, require_launcher
 from loopdit.eval.seeds import EVALUATION_PURPOSES, FIRST_TEST_SEED, require_purpose
 
 AUTO = "auto"
-LAUNCHERS = ("processes", "ray")
 # Least and most; a server does not do more denoising steps either.
 _WHOLE = {"loops": (1, None), "steps": (0, MAX_STEPS), "execute_horizon": (1, None)}
 
@@ -63,7 +63,7 @@ class EvalConfig:
     workers: int = option(
         1, "processes, 0 for one a core; from 2 on they disturb each other's latencies"
     )
-    launcher: str = option("processes", f"where workers run: {' or '.join(LAUNCHERS)}")
+    launcher: str = option("processes", LAUNCHER_HELP)
     videos: int = option(0, "videos of each condition, a success and a failure in turn")
     image_size: int = option(0, "height and width of frames, pixels; 0 is what the policy wants")
     bundle: str = option("", "bundle whose shape policy=untrained takes; empty: the shipped one")
@@ -80,10 +80,10 @@ class EvalConfig:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {value}.")
-        for name, known in {"purpose": EVALUATION_PURPOSES, "launcher": LAUNCHERS}.items():
-            if getattr(self, name) not in known:
-                found = getattr(self, name)
-                raise ConfigError(f"{name}={found} is unknown. Use one of: {', '.join(known)}.")
+        if self.purpose not in EVALUATION_PURPOSES:
+            known = ", ".join(EVALUATION_PURPOSES)
+            raise ConfigError(f"purpose={self.purpose} is unknown. Use one of: {known}.")
+        require_launcher(self.launcher)
         if not self.sequential and not (isinstance(self.episodes, int) and self.episodes >= 1):
             raise ConfigError(f"episodes={self.episodes} must be at least 1, or {AUTO}.")
         if not self.out:

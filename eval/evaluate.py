@@ -33,10 +33,11 @@ from loopdit.eval.runs.filming import film
 from loopdit.eval.runs.journal import FILE as JOURNAL_FILE
 from loopdit.eval.runs.journal import FORMAT, FORMAT_VERSION, JournalWriter
 from loopdit.eval.runs.plan import Job
+from loopdit.eval.runs.pools import open_pool
 from loopdit.eval.runs.preparation import Prepared, prepare, setup_of
 from loopdit.eval.runs.results import FILE, Row, require_writable, save_results
 from loopdit.eval.runs.resuming import alone, decide, move_aside
-from loopdit.eval.runs.worker_pool import InProcess, Pool, ProcessPool
+from loopdit.eval.runs.worker_pool import InProcess, Pool
 from loopdit.machine import machine_and_versions, usable_cores
 
 COMMAND = Command(
@@ -144,11 +145,7 @@ def _pool(config: EvalConfig, runner: EpisodeRunner, prepared: Prepared) -> Pool
         return InProcess(runner.run)
     runner.close()
     start = partial(start_runner, setup_of(config), prepared.common["model_id"])
-    if config.launcher == "ray":
-        from loopdit.eval.runs.ray_pool import RayPool  # an extra
-
-        return RayPool(start, workers)
-    return ProcessPool(start, workers)
+    return open_pool(start, workers, config.launcher)
 
 
 def _drive(config: EvalConfig, evaluation: Evaluation, pool: Pool[Job, Episode]) -> None:

@@ -191,6 +191,13 @@ def test_multirun_runs_once_with_each_value(call: Call, typed: tuple[str, ...]):
     assert runs[0]["argv"] == list(typed)
 
 
+def test_a_launcher_that_is_not_there_is_named_with_what_brings_it(call: Call):
+    status, _, errors = call("-m", "hydra/launcher=slrm", "seed=1,2")
+    assert status == 1
+    assert "Could not find 'hydra/launcher/slrm'" in errors
+    assert "pip install 'loopdit[sweeps]'" in errors
+
+
 def test_multirun_fails_when_one_of_its_runs_does(call: Call):
     status, _, errors = call("-m", "episodes=2,0")
     assert status == 1

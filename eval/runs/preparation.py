@@ -150,7 +150,8 @@ def _demonstrated(config: EvalConfig) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     if config.data:
         store = EpisodeStore.open(config.data)
-        found[f"data={config.data}"] = [record.seed for record in store.episodes]
+        seeds = (record.seed for record in store.episodes)
+        found[f"data={config.data}"] = [seed for seed in seeds if seed is not None]
     folder = Path(default_bundle() if config.policy == SHIPPED else config.policy)
     for path in (folder / MANIFEST, folder / _CHECKPOINT):
         if path.is_file():

@@ -215,6 +215,11 @@ def _explain(error: Exception, options: Sequence[Option], overrides: Sequence[st
     if "missing mandatory value" in reason:
         missing = reason.rpartition(": ")[2]
         return f"{missing} has no default: give {missing}=VALUE."
+    if "hydra/launcher" in reason:
+        reason = (
+            f"{reason.partition(': ')[2]}. joblib, ray, submitit_local and submitit_slurm come "
+            f"with: pip install 'loopdit[sweeps]'"
+        )
     if "is not a ListConfig" in reason:
         value = next((o.partition("=")[2] for o in overrides if o.partition("=")[0] == key), "...")
         reason = f"it takes a list: write {key}=[{value}]"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loopdit.datasets.store import EpisodeStore
+from loopdit.datasets.store import EpisodeRecord, EpisodeStore
 from loopdit.envs.registry import make_env
 from loopdit.errors import ConfigError, SpecMismatch, StoreError
 from loopdit.eval.collect import CollectConfig, Collected, collect
@@ -22,10 +22,10 @@ from loopdit.eval.perturb import NoiseConfig
 def test_two_workers_record_what_one_process_demonstrates(
     store: EpisodeStore, collect_config: CollectConfig
 ):
-    assert sorted(record.seed for record in store.episodes) == [7, 8, 9, 10]
+    assert sorted(map(_seed, store.episodes)) == [7, 8, 9, 10]
     env = make_env("lift", collect_config.image_size)
     for index, record in enumerate(store.episodes):
-        episode = demonstrate(env, record.seed, collect_config.noise, collect_config.hold_steps)
+        episode = demonstrate(env, _seed(record), collect_config.noise, collect_config.hold_steps)
         assert episode is not None
         stored = store.arrays(index)
         np.testing.assert_array_equal(stored["action"], episode.actions)
@@ -39,7 +39,7 @@ def test_labels_are_the_experts_clean_actions_while_perturbed_ones_are_executed(
     store: EpisodeStore, collect_config: CollectConfig
 ):
     env = make_env("lift", collect_config.image_size)
-    seed = store.episodes[0].seed
+    seed = _seed(store.episodes[0])
     stored = store.arrays(0)
     observation, _ = env.reset(seed=seed)
     expert = env.expert()
@@ -79,12 +79,47 @@ def test_store_says_how_it_was_made(store: EpisodeStore):
     assert "mujoco" in store.provenance["versions"]
 
 
-def test_append_goes_on_after_the_last_seed(tmp_path: Path):
+def test_append_goes_on_with_the_first_seeds_that_are_not_there(tmp_path: Path):
     config = CollectConfig(episodes=2, workers=1, image_size=16, out=str(tmp_path / "a.zarr"))
     assert collect(config).episodes == 2
     assert collect(replace(config, episodes=1, append=True)).episodes == 1
     seeds = [record.seed for record in EpisodeStore.open(config.out).episodes]
     assert seeds == [0, 1, 2]
+    assert collect(replace(config, episodes=1, seed=1000, append=True)).episodes == 1
+    assert collect(replace(config, episodes=1, append=True)).episodes == 1
+    seeds = [record.seed for record in EpisodeStore.open(config.out).episodes]
+    assert seeds == [0, 1, 2, 1000, 3]
+
+
+def test_append_makes_the_store_where_there_is_none(tmp_path: Path):
+    out = str(tmp_path / "a.zarr")
+    config = CollectConfig("reach", episodes=1, seed=1000, workers=1, image_size=16, out=out)
+    assert collect(replace(config, append=True)).episodes == 1
+    assert EpisodeStore.open(out).episodes[0].seed == 1000
+
+
+@pytest.mark.system
+def test_collections_at_once_into_one_store_record_each_seed_once(tmp_path: Path):
+    program = Path(sys.executable).with_name("policy-collect")
+    out = tmp_path / "a.zarr"
+    command = [str(program), "env=reach", "episodes=6", "image_size=16", "workers=1"]
+    command += [f"out={out}", "append=true"]
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
+    store = EpisodeStore.open(out)
+    assert sorted(map(_seed, store.episodes)) == list(range(18))
+    assert not list((out / "claims").iterdir())
+
+
+@pytest.mark.slow
+def test_ray_records_the_same_episodes_as_processes(tmp_path: Path):
+    config = CollectConfig("reach", episodes=5, image_size=16, workers=2)
+    digests: list[str] = []
+    for launcher in ("processes", "ray"):
+        out = str(tmp_path / launcher)
+        assert collect(replace(config, launcher=launcher, out=out)).episodes == 5
+        digests.append(EpisodeStore.open(out).digest())
+    assert digests[0] == digests[1]
 
 
 def test_an_existing_store_is_not_written_to_unless_told(
@@ -109,6 +144,7 @@ def test_append_with_another_image_size_is_refused_and_says_both(
         ({"env": "juggle"}, "env=juggle is unknown.* reach, lift"),
         ({"episodes": 0}, "episodes=0"),
         ({"workers": -1}, "workers=-1"),
+        ({"launcher": "slurm"}, "launcher=slurm is unknown. Use processes or ray"),
         ({"seed": 799_990, "episodes": 20}, "training and selection.*must be for training"),
     ],
 )
@@ -146,6 +182,11 @@ def test_ctrl_c_keeps_the_finished_episodes_and_says_how_to_go_on(tmp_path: Path
     assert f"holds {stored} episodes" in printed.splitlines()[-1]
     assert f"append=true episodes={500 - stored}" in printed
     assert "Traceback" not in errors
+
+
+def _seed(record: EpisodeRecord) -> int:
+    assert record.seed is not None
+    return record.seed
 
 
 def _episodes(out: Path) -> int:

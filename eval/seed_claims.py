@@ -1,0 +1,78 @@
+"""Which seeds a collection records, when others may be recording into the same store.
+
+A seed is taken once: not where the store has an episode of it, and not where another collection
+that is alive has claimed it. Claims are files in STORE/claims, each locked by its holder as long
+as it lives, so that those of a killed one count for nothing. They are read and written under the
+lock of the store's list.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from loopdit.datasets.episode_index import locked_index, read_index
+
+CLAIMS = "claims"
+
+
+class SeedClaims:
+    """The seeds that one collection has claimed in the store at `root`, a local folder."""
+
+    def __init__(self, root: Path, file: Path, descriptor: int) -> None:
+        self._root = root
+        self._file = file
+        self._descriptor = descriptor
+        self.mine: list[int] = []
+
+    @classmethod
+    @contextmanager
+    def hold(cls, root: Path) -> Generator[Self]:
+        """Claims that end with the block, or with the process."""
+        folder = root / CLAIMS
+        with locked_index(root):  # or somebody might find the file made and not yet locked
+            folder.mkdir(exist_ok=True)
+            file = folder / f"{uuid4().hex}.json"
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield cls(root, file, descriptor)
+        finally:
+            file.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def take(self, first: int, count: int) -> list[int]:
+        """The `count` lowest seeds from `first` on that are neither recorded nor claimed."""
+        with locked_index(self._root):
+            taken = {record.seed for record in read_index(self._root)} | set(self.mine)
+            taken |= self._claimed_by_others()
+            seeds: list[int] = []
+            seed = first
+            while len(seeds) < count:
+                if seed not in taken:
+                    seeds.append(seed)
+                seed += 1
+            self.mine += seeds
+            text = json.dumps(self.mine).encode()
+            os.pwrite(self._descriptor, text, 0)  # claims only grow: no shorter text follows
+        return seeds
+
+    def _claimed_by_others(self) -> set[int]:
+        found: set[int] = set()
+        for file in (self._root / CLAIMS).glob("*.json"):
+            if file == self._file:
+                continue
+            descriptor = os.open(file, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.update(json.loads(file.read_bytes() or "[]"))
+            else:
+                file.unlink()
+            finally:
+                os.close(descriptor)
+        return found

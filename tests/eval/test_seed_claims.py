@@ -1,0 +1,59 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.eval.tally_env import spec
+
+from loopdit.datasets.store import Episode, EpisodeWriter
+from loopdit.eval.seed_claims import CLAIMS, SeedClaims
+
+_CLAIM_AND_WAIT = """
+import sys
+from pathlib import Path
+from loopdit.eval.seed_claims import SeedClaims
+with SeedClaims.hold(Path(sys.argv[1])) as claims:
+    print(claims.take(0, 3), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> EpisodeWriter:
+    return EpisodeWriter.create(tmp_path / "store", spec(0), {})
+
+
+def record(writer: EpisodeWriter, seed: int) -> None:
+    proprio, actions = np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)
+    writer.append(Episode({"proprio": proprio}, actions, "", True, seed))
+
+
+def test_the_lowest_seeds_without_an_episode_are_taken_once(writer: EpisodeWriter):
+    for seed in (1, 5, 1000):
+        record(writer, seed)
+    with SeedClaims.hold(writer.path) as claims:
+        assert claims.take(0, 3) == [0, 2, 3]
+        assert claims.take(0, 3) == [4, 6, 7]
+        assert claims.take(1000, 1) == [1001]
+        assert claims.mine == [0, 2, 3, 4, 6, 7, 1001]
+
+
+def test_what_a_living_collection_claims_is_left_to_it_and_a_killed_ones_claims_are_free(
+    writer: EpisodeWriter,
+):
+    def claimed(other: subprocess.Popen[str]) -> str:
+        assert other.stdout
+        return other.stdout.readline().strip()
+
+    command = [sys.executable, "-c", _CLAIM_AND_WAIT, str(writer.path)]
+    pipe = subprocess.PIPE
+    other = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    with other, SeedClaims.hold(writer.path) as mine:
+        assert claimed(other) == "[0, 1, 2]"
+        assert mine.take(0, 2) == [3, 4]
+        other.kill()
+        other.wait()
+        assert mine.take(0, 4) == [0, 1, 2, 5]
+        assert len(list((writer.path / CLAIMS).iterdir())) == 1
+    assert not list((writer.path / CLAIMS).iterdir())
