@@ -11,12 +11,12 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from loopdit.command import Command, option, run_command
+from loopdit.datasets.frame_codecs import FRAMES, RAW, check_frames
 from loopdit.datasets.spec import PolicySpec
-from loopdit.datasets.store import EpisodeStore, EpisodeWriter
+from loopdit.datasets.store import EpisodeStore, EpisodeWriter, files_at
 from loopdit.envs.registry import ENV_NAMES
 from loopdit.envs.variation import FORMS as VARIATIONS
 from loopdit.envs.variation import NONE, parse_variation
@@ -26,7 +26,7 @@ from loopdit.eval.open_env import open_env
 from loopdit.eval.perturb import NoiseConfig
 from loopdit.eval.runs.pools import LAUNCHER_HELP, open_pool, require_launcher
 from loopdit.eval.runs.worker_pool import InProcess, Pool
-from loopdit.eval.seed_claims import SeedClaims
+from loopdit.eval.seed_claims import SeedClaims, claims_on
 from loopdit.eval.seeds import FIRST_SELECTION_SEED, require_purpose
 from loopdit.machine import machine_and_versions, usable_cores
 from loopdit.progress import Progress
@@ -61,7 +61,9 @@ class CollectConfig:
     hold_steps: int = option(3, "control steps recorded after success")
     workers: int = option(0, "how many record at once; 0 is one for each core")
     launcher: str = option("processes", LAUNCHER_HELP)
-    out: str = option("outputs/demonstrations.zarr", "the store to write, a path or a URL")
+    out: str = option("outputs/demonstrations.zarr", "the store to write, a path or an address")
+    frames: str = option(RAW, f"how frames are kept: {', '.join(FRAMES)}")
+    jpeg_quality: int = option(95, "of frames=jpeg, 1 to 100")
     append: bool = option(False, "add to the store at out=, if there is one, with unused seeds")
 
     def __post_init__(self) -> None:
@@ -78,6 +80,7 @@ class CollectConfig:
             raise ConfigError("out= is empty: name the store to write.")
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} must be 0 (one for each core) or more.")
+        check_frames(self.frames, self.jpeg_quality)
         require_launcher(self.launcher)
         require_purpose(self.seed, self.episodes, "training")
 
@@ -117,19 +120,19 @@ def collect(config: CollectConfig) -> Collected:
     spec = env.policy_spec
     env.close()
     writer = _writer(config, spec)
-    with SeedClaims.hold(writer.path) as claims:
+    with claims_on(writer.path) as claims:
         return _Collection(config, writer, claims).run()
 
 
 def _writer(config: CollectConfig, spec: PolicySpec) -> EpisodeWriter:
-    if config.append and Path(config.out).exists():
-        return EpisodeWriter.resume(config.out, spec)
     try:
-        return EpisodeWriter.create(config.out, spec, _provenance(config))
+        return EpisodeWriter.create(
+            config.out, spec, _provenance(config), config.frames, config.jpeg_quality
+        )
     except StoreError:
-        if config.append and Path(config.out).exists():  # made by another one in this moment
-            return EpisodeWriter.resume(config.out, spec)
-        raise
+        if not (config.append and files_at(config.out).exists()):
+            raise
+        return EpisodeWriter.resume(config.out, spec)
 
 
 class _Collection:

@@ -4,24 +4,59 @@ A seed is taken once: not where the store has an episode of it, and not where an
 that is alive has claimed it. Claims are files in STORE/claims, each locked by its holder as long
 as it lives, so that those of a killed one count for nothing. They are read and written under the
 lock of the store's list.
+
+At an address there are no locks: collections that run at once need seeds of their own there.
 """
 
 import fcntl
 import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Collection, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import count as counted
+from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 from uuid import uuid4
 
-from loopdit.datasets.episode_index import locked_index, read_index
+from loopdit.datasets.episode_index import locked_index
+from loopdit.datasets.store import EpisodeStore
 
 CLAIMS = "claims"
 
 
+class Claims(Protocol):
+    """The seeds that one collection has claimed in a store: `mine`, in the order of claiming."""
+
+    mine: list[int]
+
+    def take(self, first: int, count: int) -> list[int]:
+        """The `count` lowest seeds from `first` on that are neither recorded nor claimed."""
+        ...
+
+
+def claims_on(store: Path | str) -> AbstractContextManager[Claims]:
+    """Claims on the seeds of the store at a path or an address, for the time of the block."""
+    return SeedClaims.hold(store) if isinstance(store, Path) else nullcontext(UnsharedSeeds(store))
+
+
+class UnsharedSeeds:
+    """See Claims: of a store at an address, into which nobody else records these seeds."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.mine: list[int] = []
+
+    def take(self, first: int, count: int) -> list[int]:
+        """See Claims."""
+        recorded = {record.seed for record in EpisodeStore.open(self._address).episodes}
+        seeds = _unused(first, count, recorded | set(self.mine))
+        self.mine += seeds
+        return seeds
+
+
 class SeedClaims:
-    """The seeds that one collection has claimed in the store at `root`, a local folder."""
+    """See Claims: of a store on a disk."""
 
     def __init__(self, root: Path, file: Path, descriptor: int) -> None:
         self._root = root
@@ -46,16 +81,10 @@ class SeedClaims:
             os.close(descriptor)
 
     def take(self, first: int, count: int) -> list[int]:
-        """The `count` lowest seeds from `first` on that are neither recorded nor claimed."""
+        """See Claims."""
         with locked_index(self._root):
-            taken = {record.seed for record in read_index(self._root)} | set(self.mine)
-            taken |= self._claimed_by_others()
-            seeds: list[int] = []
-            seed = first
-            while len(seeds) < count:
-                if seed not in taken:
-                    seeds.append(seed)
-                seed += 1
+            recorded = {record.seed for record in EpisodeStore.open(self._root).episodes}
+            seeds = _unused(first, count, recorded | set(self.mine) | self._claimed_by_others())
             self.mine += seeds
             text = json.dumps(self.mine).encode()
             os.pwrite(self._descriptor, text, 0)  # claims only grow: no shorter text follows
@@ -76,3 +105,7 @@ class SeedClaims:
             finally:
                 os.close(descriptor)
         return found
+
+
+def _unused(first: int, count: int, taken: Collection[int | None]) -> list[int]:
+    return list(islice((seed for seed in counted(first) if seed not in taken), count))

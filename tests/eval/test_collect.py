@@ -98,6 +98,16 @@ def test_append_makes_the_store_where_there_is_none(tmp_path: Path):
     assert EpisodeStore.open(out).episodes[0].seed == 1000
 
 
+def test_a_store_at_an_address_is_recorded_into_and_appended_to(tmp_path: Path):
+    out = f"file://{tmp_path}/a.zarr"
+    config = CollectConfig("reach", 1, workers=1, image_size=16, out=out, frames="jpeg")
+    collect(config)
+    collect(replace(config, append=True))
+    store = EpisodeStore.open(out)
+    assert sorted(map(_seed, store.episodes)) == [0, 1]
+    assert store.frames == "jpeg"
+
+
 @pytest.mark.system
 def test_collections_at_once_into_one_store_record_each_seed_once(tmp_path: Path):
     program = Path(sys.executable).with_name("policy-collect")

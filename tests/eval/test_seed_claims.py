@@ -20,19 +20,22 @@ with SeedClaims.hold(Path(sys.argv[1])) as claims:
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> EpisodeWriter:
-    return EpisodeWriter.create(tmp_path / "store", spec(0), {})
+def store(tmp_path: Path) -> Path:
+    EpisodeWriter.create(tmp_path / "store", spec(0), {})
+    return tmp_path / "store"
 
 
-def record(writer: EpisodeWriter, seed: int) -> None:
+def record(store: Path, seed: int) -> None:
     proprio, actions = np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)
-    writer.append(Episode({"proprio": proprio}, actions, "", True, seed))
+    EpisodeWriter.resume(store, spec(0)).append(
+        Episode({"proprio": proprio}, actions, "", True, seed)
+    )
 
 
-def test_the_lowest_seeds_without_an_episode_are_taken_once(writer: EpisodeWriter):
+def test_the_lowest_seeds_without_an_episode_are_taken_once(store: Path):
     for seed in (1, 5, 1000):
-        record(writer, seed)
-    with SeedClaims.hold(writer.path) as claims:
+        record(store, seed)
+    with SeedClaims.hold(store) as claims:
         assert claims.take(0, 3) == [0, 2, 3]
         assert claims.take(0, 3) == [4, 6, 7]
         assert claims.take(1000, 1) == [1001]
@@ -40,20 +43,20 @@ def test_the_lowest_seeds_without_an_episode_are_taken_once(writer: EpisodeWrite
 
 
 def test_what_a_living_collection_claims_is_left_to_it_and_a_killed_ones_claims_are_free(
-    writer: EpisodeWriter,
+    store: Path,
 ):
     def claimed(other: subprocess.Popen[str]) -> str:
         assert other.stdout
         return other.stdout.readline().strip()
 
-    command = [sys.executable, "-c", _CLAIM_AND_WAIT, str(writer.path)]
+    command = [sys.executable, "-c", _CLAIM_AND_WAIT, str(store)]
     pipe = subprocess.PIPE
     other = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-    with other, SeedClaims.hold(writer.path) as mine:
+    with other, SeedClaims.hold(store) as mine:
         assert claimed(other) == "[0, 1, 2]"
         assert mine.take(0, 2) == [3, 4]
         other.kill()
         other.wait()
         assert mine.take(0, 4) == [0, 1, 2, 5]
-        assert len(list((writer.path / CLAIMS).iterdir())) == 1
-    assert not list((writer.path / CLAIMS).iterdir())
+        assert len(list((store / CLAIMS).iterdir())) == 1
+    assert not list((store / CLAIMS).iterdir())
