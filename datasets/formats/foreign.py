@@ -1,9 +1,9 @@
 """What every importer gives and every exporter takes: episodes under a foreign format's own keys.
 
 T control steps. A key is the format's name for a thing: "observation/image_0" in RLDS,
-"obs/agentview_image" in robomimic, "observation.images.top" in LeRobot. A reader knows its files and
-nothing of our specs; `mapping` says which key is which camera, proprio or action; a writer turns the
-same keys back into files.
+"obs/agentview_image" in robomimic, "observation.images.top" in LeRobot. A reader knows its files
+and nothing of our specs; `mapping` says which key is which camera, proprio or action; a writer
+turns the same keys back into files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from loopdit.datasets.formats.mapping import DataMapping
+
+OURS = "loopdit"  # the key of `facts` under which a data set that we wrote keeps `Export.ours`
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,17 @@ class ForeignData(Protocol):
         ...
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What its user should know: a part that is not there, a thing that was guessed. May
+        grow while episodes are read."""
+        ...
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         """What the data set says of itself (features, environment arguments, robot), plain JSON.
 
-        It goes into the store's provenance, and from there back to the exporter.
+        It goes into the store's provenance, and from there back to the exporter. Under `OURS` it
+        has the `Export.ours` that the data set was written with, where it was written by us.
         """
         ...
 
@@ -52,14 +61,17 @@ class ForeignData(Protocol):
         """How many episodes there are."""
         ...
 
-    def episodes(self) -> Iterator[ForeignEpisode]:
-        """Each episode, one in memory at a time. Raises StoreError naming file and episode for
-        what cannot be read."""
+    def episode(self, index: int) -> ForeignEpisode:
+        """One episode, 0 <= index < len. Raises StoreError naming file, episode and key for what
+        cannot be read; the others can still be read then.
+
+        Asked for in rising order, so a reader may keep a file or a decoder open between two.
+        """
         ...
 
     def suggested_mapping(self) -> DataMapping:
         """What its own metadata says of cameras, proprio, action, rate. Raises ConfigError naming
-        what the metadata leaves open."""
+        what the metadata leaves open, except the rate, which may stay 0."""
         ...
 
 
@@ -67,9 +79,11 @@ class ForeignData(Protocol):
 class Export:
     """What a writer is given. `episodes` may be run through once, and holds `count` of them.
 
-    `facts` are what the data set's former format said of it, empty for our own recordings;
-    `images` are the keys in `steps` that are camera frames, `names` the labels of a vector's
-    elements by key, where known.
+    `facts` are what the data set's former format said of it, empty for our own recordings and
+    for data of another format; `images` are the keys in `steps` that are camera frames, `names`
+    the labels of a vector's elements by key, where known. `ours` is plain JSON to be kept where
+    the format has room for it, and given back as `facts[OURS]`: the mapping that makes the same
+    store of it again.
     """
 
     episodes: Iterator[ForeignEpisode]
@@ -78,6 +92,7 @@ class Export:
     images: Sequence[str]
     names: Mapping[str, tuple[str, ...]]
     facts: Mapping[str, Any]
+    ours: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Format(Protocol):
@@ -100,5 +115,6 @@ class Format(Protocol):
 
     def export_mapping(self, cameras: Sequence[str], extras: Sequence[str]) -> DataMapping:
         """The keys that this format's users expect for our cameras, proprio and action, used
-        where the data did not come from this format; action_frame and labels are left empty."""
+        where the data did not come from this format; action_frame, rate and labels are left
+        empty. `extras` are the keys of the extras, which are exported under their own names."""
         ...

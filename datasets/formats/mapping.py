@@ -5,7 +5,7 @@ declarative: keys, columns, scales, offsets, names, units, limits and rates, and
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class DataMapping:
 
     `cameras` has the foreign keys of each of our camera names. `action_frame` says in words what
     an action's numbers are relative to, `convention` whether they are "delta" or "absolute".
-    `success` are keys that tell of success, `drop` keys that are duplicates and not worth keeping.
+    `success` are keys that tell of success, `seed` those of the seed an environment was reset
+    with, `drop` keys that are duplicates and not worth keeping. All keys are tried in order; those
+    of `instruction`, `success` and `seed` are looked for in the texts, the steps and the metadata.
     """
 
     cameras: Mapping[str, tuple[str, ...]]
@@ -45,4 +47,5 @@ class DataMapping:
     rate_hz: float = 0.0
     instruction: tuple[str, ...] = ()
     success: tuple[str, ...] = ()
-    drop: tuple[str, ...] = field(default=())
+    seed: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()

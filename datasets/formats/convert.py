@@ -1,0 +1,236 @@
+"""Demonstrations from any format to any other: what `policy-data convert` does.
+
+    SOURCE            TARGET
+    foreign data      episode store      an import, one episode in memory at a time
+    episode store     foreign data       an export (`to=` names the format)
+    episode store     episode store      the same episodes, frames encoded anew, to or from a URL
+    foreign data      foreign data       an import and an export, nothing stored between
+
+Importing into a store goes on where an earlier run of the same conversion was stopped.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from loopdit.datasets.episode import Episode
+from loopdit.datasets.formats.exporting import exporter
+from loopdit.datasets.formats.importing import AUTO, ImportedData, import_data
+from loopdit.datasets.formats.mapped_episode import FOREIGN
+from loopdit.datasets.formats.registry import format_named, recognized_format
+from loopdit.datasets.spec import PolicySpec
+from loopdit.datasets.store import EpisodeStore, EpisodeWriter
+from loopdit.errors import ConfigError, StoreError
+from loopdit.machine import machine_and_versions
+
+STORE = "store"  # the format's name of our own episode stores
+SOURCE_INDEX = "source_index"  # in an imported episode's metadata: which of the source it is
+
+Report = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """How much was converted. `lost` has a phrase for each thing that the target cannot hold,
+    `notes` what else one should know; `skipped` the errors of the episodes that were left out."""
+
+    episodes: int
+    steps: int
+    lost: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+    skipped: list[str] = field(default_factory=list[str])
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    format: str = AUTO,
+    mapping: str = AUTO,
+    to: str = "",
+    frames: str = "raw",
+    jpeg_quality: int = 95,
+    rate_hz: float = 0.0,
+    skip_bad: bool = False,
+    progress: Report | None = None,
+) -> Converted:
+    """Convert `source` into a new data set at `target`.
+
+    `format` is the source's (auto: by its content; "store" is ours), `to` the target's (empty or
+    "store": ours). `mapping` and `rate_hz` say what an import's keys mean, where the data set does
+    not; `frames` and `jpeg_quality` how a store encodes its frames. A bad episode ends it with an
+    error that names it; with `skip_bad` it is left out and named in the result. `progress` is
+    called with the episodes done, all of them, and a note.
+
+    Raises ConfigError or StoreError before anything is written for a source that cannot be read
+    or a mapping that does not fit.
+    """
+    opened = _open(source, format, mapping, rate_hz, skip_bad)
+    reading = _Reading(opened, skip_bad, progress or _say_nothing)
+    if to in ("", STORE):
+        _into_store(reading, target, frames, jpeg_quality)
+    else:
+        _into_format(reading, Path(target), to)
+    lost, notes = reading.lost, reading.notes
+    if isinstance(opened, ImportedData):
+        lost = [*opened.lost, *lost]
+        notes = [*opened.told(), *notes]
+    return Converted(reading.episodes, reading.steps, lost, notes, reading.skipped)
+
+
+class _Source(Protocol):
+    """Episodes by index, from a store or a foreign data set."""
+
+    @property
+    def spec(self) -> PolicySpec: ...
+    @property
+    def provenance(self) -> dict[str, Any]: ...
+    def __len__(self) -> int: ...
+    def episode(self, index: int) -> Episode: ...
+
+
+@dataclass(frozen=True)
+class _StoredEpisodes:
+    store: EpisodeStore
+
+    @property
+    def spec(self) -> PolicySpec:
+        return self.store.spec
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return self.store.provenance
+
+    def __len__(self) -> int:
+        return len(self.store.episodes)
+
+    def episode(self, index: int) -> Episode:
+        return self.store.episode(index)
+
+
+def _open(source: str | Path, format: str, mapping: str, rate_hz: float, skip_bad: bool) -> _Source:
+    if format == STORE or (format == AUTO and _is_store(source)):
+        for name, given in (("mapping", mapping != AUTO), ("rate_hz", bool(rate_hz))):
+            if given:
+                raise ConfigError(
+                    f"{name}= says what a foreign data set's keys mean; {source} is an episode "
+                    f"store, which says so itself. Leave it out."
+                )
+        return _StoredEpisodes(EpisodeStore.open(source))
+    path = Path(source)
+    module = recognized_format(path) if format == AUTO else format_named(format)
+    if not path.exists():
+        raise StoreError(f"there is nothing at {path}. Check the path.")
+    return import_data(module.open(path), module.NAME, mapping, rate_hz, skip_bad)
+
+
+def _is_store(source: str | Path) -> bool:
+    """Whether it says so itself. A URL can be nothing else: the formats are read from disk."""
+    if "://" in str(source):
+        return True
+    try:
+        return b'"loopdit-episodes"' in (Path(source) / "zarr.json").read_bytes()
+    except OSError:
+        return False
+
+
+class _Reading:
+    """The source's episodes one after the other, counted, the bad ones left out where allowed."""
+
+    def __init__(self, source: _Source, skip_bad: bool, report: Report) -> None:
+        self.source = source
+        self.episodes = 0
+        self.steps = 0
+        self.lost: list[str] = []
+        self.notes: list[str] = []
+        self.skipped: list[str] = []
+        self._skip_bad = skip_bad
+        self._report = report
+
+    def good(self, already: frozenset[int] = frozenset()) -> Iterator[tuple[int, Episode]]:
+        """(index in the source, episode) of each that is not among `already`."""
+        total = len(self.source)
+        for index in range(total):
+            if index in already:
+                continue
+            try:
+                episode = self.source.episode(index)
+            except StoreError as error:
+                if not self._skip_bad:
+                    raise
+                self.skipped.append(str(error))
+                continue
+            yield index, episode
+            self.episodes += 1
+            self.steps += len(episode.actions)
+            skipped = f", {len(self.skipped)} left out" if self.skipped else ""
+            self._report(index + 1, total, f"{self.steps} steps{skipped}")
+        if self.episodes == 0 and not already:
+            raise StoreError("no episode could be converted." + "".join(self.skipped[:1]))
+
+
+def _into_store(reading: _Reading, target: str | Path, frames: str, jpeg_quality: int) -> None:
+    source = reading.source
+    imported = isinstance(source, ImportedData)
+    already: frozenset[int] = frozenset()
+    writer = None
+    if imported and "://" not in str(target) and _is_store(target):
+        already = _already_there(target, source)
+        writer = EpisodeWriter.resume(target, source.spec)
+        reading.notes.append(f"went on after {len(already)} episodes that were there already")
+    for index, episode in reading.good(already):
+        if writer is None:  # only now: a source without one good episode makes no store
+            provenance = {**source.provenance, **(_how_made() if imported else {})}
+            writer = EpisodeWriter.create(
+                target, source.spec, provenance, frames=frames, jpeg_quality=jpeg_quality
+            )
+        if imported:
+            episode = _numbered(episode, index)
+        writer.append(episode)
+
+
+def _already_there(target: str | Path, source: _Source) -> frozenset[int]:
+    """The source's episodes that an earlier run of this conversion stored."""
+    store = EpisodeStore.open(target)
+    if store.provenance.get(FOREIGN) != source.provenance.get(FOREIGN):
+        raise StoreError(
+            f"cannot convert into {target}: there is an episode store already, made otherwise. "
+            f"Remove it, or choose another path (policy-data merge puts stores together)."
+        )
+    return frozenset(
+        int(store.metadata(index)[SOURCE_INDEX]) for index in range(len(store.episodes))
+    )
+
+
+def _numbered(episode: Episode, index: int) -> Episode:
+    return replace(episode, metadata={**episode.metadata, SOURCE_INDEX: index})
+
+
+def _how_made() -> Mapping[str, Any]:
+    return {
+        "made_by": "policy-data convert",
+        "converted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **machine_and_versions(),
+    }
+
+
+def _into_format(reading: _Reading, target: Path, to: str) -> None:
+    module = format_named(to)
+    source = reading.source
+    if len(source) == 0:
+        raise StoreError("the source has no episodes. There is nothing to convert.")
+    good = (episode for _, episode in reading.good())
+    first = next(good)
+    out = exporter(source.spec, source.provenance, sorted(first.extras), module)
+    reading.lost += out.lost(first)
+
+    def all_of_them() -> Iterator[Episode]:
+        yield first
+        yield from good
+
+    reading.lost += module.write(target, out.export(all_of_them(), len(source)))
+
+
+def _say_nothing(done: int, total: int, note: str) -> None:
+    pass
