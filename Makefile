@@ -27,7 +27,7 @@ test-fast: setup  ## the quick part of `test`: no whole commands, no other proce
 test-slow: setup  ## what takes minutes
 	$(PYTEST) -m "slow and not gpu and not adapters"
 
-test-adapters: setup  ## the public suites and the readers of other formats, each in its environment: minutes, and downloads
+test-adapters: setup  ## with the packages of public suites and formats, in environments of their own: minutes
 	sh scripts/suites.sh
 	sh scripts/readers.sh
 	$(PYTEST) -m adapters
