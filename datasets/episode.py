@@ -5,7 +5,7 @@ T is the number of control steps. Step t holds the observation at t and the acti
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +15,11 @@ from loopdit.datasets.spec import PolicySpec
 from loopdit.errors import SpecMismatch, StoreError
 
 ACTION = "action"  # the key of the actions beside the observations' own names
+EXTRA_DTYPES = (
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    *("float16", "float32", "float64", "complex64", "complex128"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,38 +80,111 @@ def checked_arrays(episode: Episode, spec: PolicySpec) -> dict[str, np.ndarray]:
     """
     given = {**episode.observations, ACTION: episode.actions}
     wanted = tensor_shapes(spec, len(episode.actions))
+    which = _which(episode)
     if set(given) != set(wanted):
         odd = sorted(set(given) ^ set(wanted))[0]
         verb = "lacks" if odd in wanted else "has an unknown"
-        raise SpecMismatch(
-            f"episode with seed {episode.seed} {verb} {odd!r}. Record exactly: {', '.join(wanted)}."
-        )
+        raise SpecMismatch(f"{which} {verb} {odd!r}. Record exactly: {', '.join(wanted)}.")
     if len(episode.actions) == 0:
-        raise StoreError(
-            f"episode with seed {episode.seed} has no steps. Append it after its first action."
-        )
+        raise StoreError(f"{which} has no steps. Append it after its first action.")
     for name, (shape, dtype) in wanted.items():
         value = given[name]
         if value.shape != shape or value.dtype != dtype:
             raise SpecMismatch(
-                f"{name} of the episode with seed {episode.seed} has shape {value.shape} and dtype "
+                f"{name} of the {which} has shape {value.shape} and dtype "
                 f"{value.dtype}; the store's spec says {shape} {dtype.name} for its "
                 f"{shape[0]} actions. Record it so, or make a store with a spec of its own."
             )
         if dtype.kind == "f" and not np.isfinite(value).all():
             where = np.argwhere(~np.isfinite(value))[0].tolist()
             raise StoreError(
-                f"{name} of the episode with seed {episode.seed} is not finite at step "
+                f"{name} of the {which} is not finite at step "
                 f"{where[0]}, index {where[1:]}. Leave this episode out."
             )
     return {name: given[name] for name in wanted}
 
 
-def content_digest(episode: Episode, arrays: Mapping[str, np.ndarray]) -> str:
-    """32 hex digits that change with any value, name, shape, dtype or outcome of the episode."""
-    described = {name: [a.shape, a.dtype.name] for name, a in arrays.items()}
-    header = [episode.instruction, bool(episode.success), int(episode.seed), described]
-    content = hashlib.sha256(json.dumps(header).encode())
-    for array in arrays.values():
-        content.update(np.ascontiguousarray(array).data)
-    return content.hexdigest()[:32]
+def checked_extras(episode: Episode) -> dict[str, np.ndarray]:
+    """The extras by name, little-endian, sorted by name.
+
+    Raises StoreError for one that is not of T steps, or neither numeric nor boolean.
+    """
+    steps = len(episode.actions)
+    checked: dict[str, np.ndarray] = {}
+    for name in sorted(episode.extras):
+        value = np.asarray(episode.extras[name])
+        dtype = value.dtype.newbyteorder("<")
+        if value.dtype.name not in EXTRA_DTYPES or value.shape[:1] != (steps,):
+            raise StoreError(
+                f"the extra {name!r} of the {_which(episode)} has shape {value.shape} and dtype "
+                f"{value.dtype}. Give numbers or booleans of shape ({steps}, ...), a row for "
+                f"each step, and keep the rest in the episode's metadata."
+            )
+        checked[name] = value.astype(dtype, copy=False)
+    return checked
+
+
+def checked_metadata(episode: Episode) -> dict[str, Any]:
+    """The metadata as JSON reads it back. Raises StoreError for what is no JSON."""
+    try:
+        text = json.dumps(dict(episode.metadata), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"the metadata of the {_which(episode)} is not plain JSON: {error}. "
+            f"Use text keys, and text, finite numbers, lists and mappings as values."
+        ) from error
+    return json.loads(text)
+
+
+def _which(episode: Episode) -> str:
+    return "episode" if episode.seed is None else f"episode with seed {episode.seed}"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an array adds to its episode's identity: its bytes, and what they mean.
+
+    `described` is its shape and dtype, and its encoding where decoding does not give back exactly
+    what was recorded: then the bytes are the encoded ones, because decoders differ.
+    """
+
+    described: tuple[Any, ...]
+    buffers: tuple[bytes | memoryview, ...]
+
+
+def plain_content(array: np.ndarray) -> Content:
+    """The content of an array that is kept without loss, however it is compressed."""
+    return Content((array.shape, array.dtype.name), (buffer_of(array),))
+
+
+def buffer_of(array: np.ndarray) -> memoryview:
+    """The bytes of `array` in C order, copied only where they do not lie so."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def content_digest(
+    outcome: Mapping[str, Any],
+    arrays: Mapping[str, Content],
+    extras: Mapping[str, Content],
+    metadata: Mapping[str, Any],
+) -> str:
+    """32 hex digits that change with any value, name, shape, dtype or outcome of the episode.
+
+    `outcome` has its instruction, success and seed. Extras and metadata count only where there
+    are any: the digests of episodes without them are those of format version 1.
+    """
+    described: list[Any] = [outcome["instruction"], outcome["success"], outcome["seed"]]
+    described.append({name: content.described for name, content in arrays.items()})
+    if extras or metadata:
+        described.append({name: content.described for name, content in extras.items()})
+        described.append(json.dumps(metadata, sort_keys=True))
+    digest = hashlib.sha256(json.dumps(described).encode())
+    for buffer in _buffers(arrays.values()):
+        digest.update(buffer)
+    for buffer in _buffers(extras.values()):
+        digest.update(buffer)
+    return digest.hexdigest()[:32]
+
+
+def _buffers(contents: Iterable[Content]) -> Iterable[bytes | memoryview]:
+    return (buffer for content in contents for buffer in content.buffers)

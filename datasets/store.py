@@ -1,163 +1,234 @@
-"""Episodes on the local disk: a Zarr v3 group that any number of processes append to.
+"""Episodes, kept: a Zarr v3 group that any number of processes append to.
 
-    STORE/zarr.json                       attributes: format, format_version, spec, provenance
-    STORE/episodes.jsonl                  the complete episodes; readers believe only this list
-    STORE/episodes/episode_000000/        a Zarr v3 group with one array per tensor
-    STORE/episodes/.tmp-<process>-<n>/    an episode being written
+    STORE/zarr.json                  attributes: format, format_version, frames, spec, provenance
+    STORE/episodes.jsonl, index/     the complete episodes; readers believe only this list
+    STORE/episodes/<id>/             an episode (`episode_files`)
 
-An episode is written aside, synced, renamed, then listed, so whatever stops a writer (kill -9, a
-full disk, a power cut) leaves every episode that `append` returned for, and no half of another.
+STORE is a folder (`local_store`), or an address of a bucket or server that fsspec knows, such as
+s3://bucket/lift.zarr (`remote_store`); either can be copied to the other. Whatever stops a writer,
+every episode that `append` returned for stays, and no half of another.
 """
 
-import errno
-import fcntl
 import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from loopdit.datasets.episode import (
-    ACTION,
-    Episode,
-    EpisodeRecord,
-    checked_arrays,
-    content_digest,
-    tensor_shapes,
+from loopdit.datasets.episode import ACTION, Episode, EpisodeRecord
+from loopdit.datasets.episode_files import (
+    encode_episode,
+    extra_key,
+    extra_tensors,
+    metadata_in,
+    read_attributes,
+    tensors_of,
 )
-from loopdit.datasets.episode_index import INDEX, LockedIndex, locked_index, read_index
+from loopdit.datasets.episode_index import INDEX
+from loopdit.datasets.frame_codecs import JPEG, RAW, JpegFrames, check_frames
+from loopdit.datasets.local_store import LocalFiles
+from loopdit.datasets.remote_store import RemoteFiles, is_address
 from loopdit.datasets.spec import PolicySpec
-from loopdit.datasets.store_root import check_names, read_root, root_attributes
-from loopdit.datasets.zarr_files import (
-    chunk_file,
-    sync_folder,
-    sync_tree,
-    write_array,
-    write_group,
-)
+from loopdit.datasets.store_files import EPISODES, StoreFiles
+from loopdit.datasets.store_root import StoreRoot, check_names, check_provenance, parse_root
+from loopdit.datasets.tensor_files import Damage, Read, Tensor, read_array, read_jpegs
+from loopdit.datasets.zarr_files import METADATA, group_metadata
 from loopdit.errors import StoreError
 
 __all__ = ["ACTION", "Episode", "EpisodeRecord", "EpisodeStore", "EpisodeWriter"]
 
-EPISODES = "episodes"
-_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
 class EpisodeStore:
     """The episodes that were complete when the store was opened, in the order of their appending.
 
-    `provenance` says how the data was made, in the words of whoever made it (plain JSON).
+    `path` is a Path, or the text of an address. `provenance` says how the data was made, in the
+    words of whoever made it (plain JSON). `frames` is how images are kept: raw, zstd or jpeg.
     """
 
-    path: Path
+    path: Path | str
     spec: PolicySpec
     provenance: dict[str, Any]
     episodes: list[EpisodeRecord]
+    frames: str
+    files: StoreFiles = field(repr=False)
 
     @classmethod
     def open(cls, path: str | Path) -> "EpisodeStore":
         """Read the spec and the list. Raises StoreError for a path that is missing, no episode
         store, of another format version or damaged, and SpecMismatch for a spec of another
         version."""
-        root = Path(path).resolve()
-        attributes = read_root(root)
-        try:
-            episodes = read_index(root)
-        except OSError as error:
-            raise StoreError(
-                f"cannot read the list of episodes {root / INDEX}: {error.strerror}. "
-                f"Restore that file, or record the episodes again."
-            ) from error
-        return cls(
-            root, PolicySpec.from_dict(attributes["spec"]), attributes["provenance"], episodes
-        )
+        files = files_at(path)
+        root = _read_root(files)
+        return cls(files.path, root.spec, root.provenance, files.records(), root.frames, files)
 
     def arrays(self, index: int) -> dict[str, np.ndarray]:
-        """Read-only memory maps (T, ...) of one episode's observations and of "action" (T, A).
+        """One episode's observations and "action" (T, A), each (T, ...), read-only.
 
-        Each holds one file descriptor as long as it lives (numpy's maps do), so thousands of
-        them at once meet the process's limit. Raises StoreError for a missing or short file.
+        What `is_plain` is a memory map, which holds one file descriptor as long as it lives
+        (numpy's maps do), so thousands of them at once meet the process's limit; the rest is
+        decoded. Raises StoreError for a missing, short or damaged file.
         """
-        maps: dict[str, np.ndarray] = {}
-        for name, (shape, dtype) in tensor_shapes(self.spec, self.episodes[index].length).items():
-            file = self.file(index, name)
-            expected = int(np.prod(shape)) * dtype.itemsize
-            found = file.stat().st_size if file.exists() else 0
-            if found != expected:
-                raise StoreError(
-                    f"{file} has {found} bytes, its episode {expected}. Restore that file, or "
-                    f"remove the episode's line from {self.path / INDEX} to go on without it."
-                )
-            maps[name] = np.memmap(file, dtype, mode="r", shape=shape)
-        return maps
+        return self._read_all(index, self.tensors(index))
+
+    def is_plain(self, name: str) -> bool:
+        """Whether one tensor lies in files of plain bytes on a disk, which can be mapped."""
+        return isinstance(self.path, Path) and self._tensor(name).encoding == RAW
 
     def file(self, index: int, name: str) -> Path:
-        """The file that holds one tensor of one episode as plain little-endian C-order bytes."""
-        shape, _ = tensor_shapes(self.spec, self.episodes[index].length)[name]
-        return chunk_file(self.path / EPISODES / self.episodes[index].id / name, len(shape))
+        """The file that holds one tensor of one episode as plain little-endian C-order bytes.
+
+        Only where `is_plain`; raises ValueError elsewhere.
+        """
+        if not isinstance(self.path, Path) or not self.is_plain(name):
+            raise ValueError(f"{name} of {self.path} is not kept as a plain file")
+        return self.path / EPISODES / self.episodes[index].id / self.tensors(index)[name].chunk()
+
+    def decode(self, index: int, name: str, steps: Sequence[int] | None = None) -> np.ndarray:
+        """One tensor (T, ...) of one episode, or its rows at `steps`, read-only.
+
+        Of an encoded one, only what holds the chosen steps is decoded. Raises StoreError.
+        """
+        tensor = self.tensors(index)[name]
+        return self._told(index, lambda read: read_array(read, tensor, steps))
+
+    def extras(self, index: int) -> dict[str, np.ndarray]:
+        """The arrays (T, ...) of one episode that no policy reads, read-only."""
+        length = self.episodes[index].length
+        tensors = self._told(index, lambda read: extra_tensors(read_attributes(read), length))
+        read = self._read_all(index, tensors)
+        return {key.removeprefix(extra_key("")): array for key, array in read.items()}
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """What else is known of one episode, plain JSON."""
+        return self._told(index, lambda read: metadata_in(read_attributes(read)))
+
+    def episode(self, index: int) -> Episode:
+        """All of one episode, decoded: what `append` was given, frames as close as `frames`
+        keeps them."""
+        arrays, record = self.arrays(index), self.episodes[index]
+        return Episode(
+            actions=arrays.pop(ACTION),
+            observations=arrays,
+            instruction=record.instruction,
+            success=record.success,
+            seed=record.seed,
+            extras=self.extras(index),
+            metadata=self.metadata(index),
+        )
 
     def canonical_order(self) -> list[int]:
-        """The indices of the episodes by seed, then content.
+        """The indices of the episodes by seed, then content; those without a seed come last.
 
         Several collecting processes finish in any order; what is computed in this one depends
         on the data alone.
         """
-        records = self.episodes
-        return sorted(range(len(records)), key=lambda i: (records[i].seed, records[i].digest))
+        return sorted(
+            range(len(self.episodes)),
+            key=lambda i: (
+                self.episodes[i].seed is None,
+                self.episodes[i].seed or 0,
+                self.episodes[i].digest,
+            ),
+        )
 
     def digest(self) -> str:
         """16 hex digits for the spec and the episodes' content, in whichever order appended."""
         parts = [self.spec.digest(), *sorted(record.digest for record in self.episodes)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
+    def jpegs(self, index: int) -> dict[str, JpegFrames]:
+        """The encoded frames of the cameras of one episode that are kept as JPEGs."""
+        return {
+            name: self._told(index, partial(read_jpegs, tensor=tensor))
+            for name, tensor in self.tensors(index).items()
+            if tensor.encoding == JPEG
+        }
+
+    def tensors(self, index: int) -> dict[str, Tensor]:
+        """Shape, dtype and encoding of one episode's arrays."""
+        return tensors_of(self.spec, self.frames, self.episodes[index].length)
+
+    def read_of(self, index: int) -> Read:
+        """What reads the files of one episode by their names below its folder."""
+        folder = f"{EPISODES}/{self.episodes[index].id}"
+        return lambda name: self.files.read(f"{folder}/{name}")
+
+    def _tensor(self, name: str) -> Tensor:
+        return tensors_of(self.spec, self.frames, 1)[name]
+
+    def _read_all(self, index: int, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        def read_one(tensor: Tensor) -> np.ndarray:
+            return self._told(index, lambda read: read_array(read, tensor))
+
+        if isinstance(self.path, Path):
+            return {name: read_one(tensor) for name, tensor in tensors.items()}
+        # Each file of an address costs a round trip: all at once cost about one.
+        with ThreadPoolExecutor(max_workers=max(1, len(tensors))) as pool:
+            return dict(zip(tensors, pool.map(read_one, tensors.values()), strict=True))
+
+    def _told(self, index: int, reading: Callable[[Read], _Read]) -> _Read:
+        """What `reading` returns, its Damage told as a StoreError."""
+        try:
+            return reading(self.read_of(index))
+        except Damage as error:
+            where = f"{self.path}/{EPISODES}/{self.episodes[index].id}"
+            raise StoreError(
+                f"{where}/{error}. Restore that file, or go on without its episode: "
+                f"policy-data repair {self.path}."
+            ) from error
+
 
 @dataclass(frozen=True)
 class EpisodeWriter:
-    """Appends episodes to the store at `path`.
+    """Appends episodes to a store.
 
     It holds nothing open between two appends: it can be pickled to worker processes, and all of
     them may append at once.
     """
 
-    path: Path
-    spec: PolicySpec
+    root: StoreRoot
+    files: StoreFiles = field(repr=False)
+
+    @property
+    def path(self) -> Path | str:
+        """The store's: a Path, or the text of an address."""
+        return self.files.path
+
+    @property
+    def spec(self) -> PolicySpec:
+        """The store's."""
+        return self.root.spec
 
     @classmethod
     def create(
-        cls, path: str | Path, spec: PolicySpec, provenance: Mapping[str, Any]
+        cls,
+        path: str | Path,
+        spec: PolicySpec,
+        provenance: Mapping[str, Any],
+        frames: str = RAW,
+        jpeg_quality: int = 95,
     ) -> "EpisodeWriter":
-        """Make an empty store, whole or not at all. Raises StoreError where something exists."""
+        """Make an empty store, whole or not at all. Raises StoreError where something exists, and
+        ConfigError for an unknown way to keep `frames`."""
         check_names(spec)
-        root = Path(path).resolve()
-        try:
-            root.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as aside:
-                made = Path(aside, root.name)  # in a folder of its own: mkdtemp's are private
-                (made / EPISODES).mkdir(parents=True)
-                write_group(made, root_attributes(spec, provenance))
-                write_group(made / EPISODES, {})
-                (made / INDEX).touch()
-                sync_tree(made)
-                os.rename(made, root)  # onto nothing or an empty folder; refuses anything else
-            sync_folder(root.parent)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise StoreError(
-                    f"cannot create an episode store at {root}: it already exists. "
-                    f"Resume it, remove it, or choose another path."
-                ) from error
-            raise StoreError(
-                f"cannot create an episode store at {root}: {error.strerror}. "
-                f"Choose a path that can be written, on a disk with space."
-            ) from error
-        return cls(root, spec)
+        check_frames(frames, jpeg_quality)
+        root = StoreRoot(spec, check_provenance(provenance), frames, jpeg_quality)
+        files = files_at(path)
+        files.create(
+            {
+                f"{EPISODES}/{METADATA}": group_metadata({}),
+                INDEX: b"",
+                METADATA: group_metadata(root.to_attributes()),
+            }
+        )
+        return cls(root, files)
 
     @classmethod
     def resume(cls, path: str | Path, spec: PolicySpec) -> "EpisodeWriter":
@@ -166,20 +237,16 @@ class EpisodeWriter:
         Safe while other processes append. Raises what `EpisodeStore.open` raises, and
         SpecMismatch where `spec` is not the store's.
         """
-        store = EpisodeStore.open(path)
-        store.spec.require_equal(
+        files = files_at(path)
+        root = _read_root(files)
+        root.spec.require_equal(
             spec,
-            f"the spec of the store {store.path}",
+            f"the spec of the store {files.path}",
             "the spec of what is being recorded",
             "Record into a new store, or with the settings this one was made with.",
         )
-        writer = cls(store.path, spec)
-        try:
-            with locked_index(writer.path) as index:
-                writer._sweep(index)
-        except OSError as error:
-            raise writer._failed(error) from error
-        return writer
+        files.sweep()
+        return cls(root, files)
 
     def append(self, episode: Episode) -> EpisodeRecord:
         """Store one episode; it is complete, listed and on the disk when this returns.
@@ -188,100 +255,32 @@ class EpisodeWriter:
         written, and StoreError where the disk is full or fails; the store then holds exactly
         the episodes that were complete before.
         """
-        arrays = checked_arrays(episode, self.spec)
-        outcome: dict[str, Any] = {
-            "length": len(episode.actions),
-            "instruction": episode.instruction,
-            "success": bool(episode.success),
-            "seed": int(episode.seed),
-            "digest": content_digest(episode, arrays),
-        }
-        try:
-            with self._folder_aside() as aside:
-                write_group(aside, outcome)
-                for name, array in arrays.items():
-                    write_array(aside / name, array)
-                sync_tree(aside)
-                with locked_index(self.path) as index:
-                    return self._publish(aside, index, outcome)
-        except OSError as error:
-            raise self._failed(error) from error
+        return self.files.commit(*encode_episode(episode, self.root))
 
-    @contextmanager
-    def _folder_aside(self) -> Generator[Path]:
-        """A new folder to write in, locked so that a sweep can tell it from a dead process's.
+    def copy(self, store: EpisodeStore, index: int) -> EpisodeRecord:
+        """Append an episode of another store. From JPEGs to JPEGs the frames are copied as they
+        are, whatever their quality; encoding them again would lose some of them each time."""
+        jpegs = store.jpegs(index) if store.frames == self.root.frames == JPEG else {}
+        return self.files.commit(*encode_episode(store.episode(index), self.root, jpegs))
 
-        The lock tells more than the process id in the name: ids are used again, and differ
-        between containers that share a disk.
-        """
-        # Made and locked while no sweep runs, which would find it made and not yet locked.
-        with locked_index(self.path):
-            aside = self._make_unused_folder()
-            descriptor = os.open(aside, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            yield aside
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-        finally:
-            os.close(descriptor)
+    def drop(self, ids: Collection[str]) -> None:
+        """Take episodes off the list, durably; their files go to `quarantine/`, where they can be
+        looked at. Raises StoreError where that cannot be written."""
+        self.files.drop(ids)
 
-    def _make_unused_folder(self) -> Path:
-        number = 0
-        while True:
-            folder = self.path / EPISODES / f".tmp-{os.getpid()}-{number}"
-            try:
-                folder.mkdir()
-                return folder
-            except FileExistsError:  # another thread's, or that of a dead process with this id
-                number += 1
 
-    def _publish(self, aside: Path, index: LockedIndex, outcome: dict[str, Any]) -> EpisodeRecord:
-        record = EpisodeRecord(id=index.next_id(), **outcome)
-        final = self.path / EPISODES / record.id
-        if final.exists():  # renamed by a writer that died before listing it
-            shutil.rmtree(final)
-        os.rename(aside, final)
-        try:
-            sync_folder(final.parent)
-            index.append(record)
-        except OSError:
-            os.rename(final, aside)
-            raise
-        return record
+def files_at(path: str | Path) -> StoreFiles:
+    """The files of the store at a path or an address."""
+    if isinstance(path, str) and is_address(path):
+        return RemoteFiles(path)
+    return LocalFiles(Path(path).resolve())
 
-    def _sweep(self, index: LockedIndex) -> None:
-        listed = index.ids()
-        for folder in (self.path / EPISODES).iterdir():
-            # Renaming and listing happen under one lock, which is ours now: what has an
-            # episode's name and is not listed is nobody's.
-            unlisted = folder.name.startswith("episode_") and folder.name not in listed
-            if unlisted or (folder.name.startswith(".tmp-") and _is_abandoned(folder)):
-                shutil.rmtree(folder)
 
-    def _failed(self, error: OSError) -> StoreError:
-        try:
-            complete = f"{len(read_index(self.path))} episodes there are complete and readable"
-        except OSError:
-            complete = "its list of episodes cannot be read either"
-        remedy = (
-            "Free space on that disk or raise the quota, then go on with the same store."
-            if error.errno in _DISK_IS_FULL
-            else "Mend that, then go on with the same store."
+def _read_root(files: StoreFiles) -> StoreRoot:
+    content = files.read(METADATA)
+    if content is None and not files.exists():
+        raise StoreError(
+            f"there is no episode store at {files.path}. "
+            f"Check the path, or record one: policy-collect."
         )
-        return StoreError(
-            f"cannot write to the episode store {self.path}: {error.strerror}; {complete}. {remedy}"
-        )
-
-
-def _is_abandoned(folder: Path) -> bool:
-    """Whether nobody holds the lock that a living writer holds on its folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    return parse_root(None if content is None else content.tobytes(), str(files.path))
