@@ -30,6 +30,7 @@ test-slow: setup  ## what takes minutes
 test-adapters: setup  ## with the packages of public suites and formats, in environments of their own: minutes
 	sh scripts/suites.sh
 	sh scripts/readers.sh
+	sh scripts/lerobot_env.sh
 	$(PYTEST) -m adapters
 
 check: setup  ## lint, format, types, and which folder may import which
