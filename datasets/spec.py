@@ -5,12 +5,14 @@ the server's welcome, and compared at each of those borders. Numpy only: the rob
 
 An observation is a flat dict from tensor name to array: `images.<camera>` (H, W, 3) uint8 RGB,
 `proprio` (P,) float32. The instruction (a string) travels beside it. An action is (A,) float32.
+A policy with history is given the last O observations in one: each tensor then has a leading axis
+O, the oldest first. Environments and episode stores have single observations, history 1.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +52,7 @@ class TensorSpec:
 
     @property
     def is_image(self) -> bool:
-        """Whether this is a camera frame, (H, W, 3) uint8."""
+        """Whether this is a camera frame, (H, W, 3) uint8, or O of them."""
         return self.name.startswith(IMAGE_PREFIX)
 
 
@@ -59,7 +61,8 @@ class PolicySpec:
     """The border between a robot (or simulator) and a policy.
 
     `action_frame` says in words what the numbers of an action are relative to.
-    `control_period_s` is the time between two actions.
+    `control_period_s` is the time between two actions. `history` is how many observations a policy
+    is given, O; above 1 it is the leading axis of every observation's shape.
     """
 
     observations: tuple[TensorSpec, ...]
@@ -67,6 +70,17 @@ class PolicySpec:
     action_frame: str
     control_period_s: float
     version: int = SPEC_VERSION
+    history: int = 1
+
+    def __post_init__(self) -> None:
+        if self.history < 1:
+            raise ValueError(f"history is {self.history}; it must be at least 1.")
+        for tensor in self.observations if self.history > 1 else ():
+            if len(tensor.shape) < 2 or tensor.shape[0] != self.history:
+                raise ValueError(
+                    f"{tensor.name} has shape {tensor.shape}; its first axis must be the history, "
+                    f"{self.history}."
+                )
 
     @property
     def cameras(self) -> tuple[TensorSpec, ...]:
@@ -78,9 +92,31 @@ class PolicySpec:
         """The proprioception vector."""
         return next(t for t in self.observations if t.name == PROPRIO)
 
+    def with_history(self, steps: int) -> "PolicySpec":
+        """The spec of a policy that is given the last `steps` of these single observations.
+
+        Raises ValueError for one that has a history already.
+        """
+        if self.history != 1:
+            raise ValueError(f"this spec has a history of {self.history} already.")
+        if steps == 1:
+            return self
+        stacked = tuple(replace(t, shape=(steps, *t.shape)) for t in self.observations)
+        return replace(self, observations=stacked, history=steps)
+
+    def without_history(self) -> "PolicySpec":
+        """The spec of the single observations: what an environment or an episode store has."""
+        if self.history == 1:
+            return self
+        single = tuple(replace(t, shape=t.shape[1:]) for t in self.observations)
+        return replace(self, observations=single, history=1)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; `from_dict` reads it back."""
-        return json.loads(json.dumps(asdict(self)))
+        """Plain JSON types; `from_dict` reads it back. A history of 1 is left out."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.history == 1:
+            del plain["history"]
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "PolicySpec":
@@ -99,6 +135,7 @@ class PolicySpec:
                 action=_tensor(data["action"]),
                 action_frame=data["action_frame"],
                 control_period_s=float(data["control_period_s"]),
+                history=int(data.get("history", 1)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpecMismatch(f"unreadable spec: {error!r}.") from error
@@ -158,6 +195,7 @@ class PolicySpec:
 
 def _tensor(data: Mapping[str, Any]) -> TensorSpec:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    np.dtype(fields["dtype"])  # raises TypeError for what is none
     return TensorSpec(**fields)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from loopdit.command import Command, option, run_command
+from loopdit.command import Command, option
 from loopdit.errors import ConfigError
 from loopdit.eval.reporting.comparison_table import comparison_table, left_out_text
 from loopdit.eval.runs.results import FILE, load_results
@@ -29,6 +29,7 @@ from loopdit.eval.statistics.matching import (
     varying,
 )
 from loopdit.eval.statistics.seed_pairs import Row, policy_name
+from loopdit.subcommand import run_subcommand
 from loopdit.whole_file import require_folder, whole_file
 
 COMMAND = Command(
@@ -80,14 +81,9 @@ class Compared:
     warnings: list[str]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Entry point of `policy-eval compare`; `argv` without the command's name."""
-    original = sys.argv[:]
-    sys.argv[:] = [COMMAND.name, *_named(original[1:] if argv is None else argv)]
-    try:
-        run_command(COMMAND, CompareConfig, run)
-    finally:
-        sys.argv[:] = original
+    run_subcommand(COMMAND, CompareConfig, run, argv, places=("a", "b"))
 
 
 def run(config: CompareConfig) -> None:
@@ -144,22 +140,6 @@ def compare(config: CompareConfig) -> Compared:
         twice,
         warnings,
     )
-
-
-def _named(arguments: Sequence[str]) -> list[str]:
-    """Folders given by position as a= and b=, in quotes so that Hydra takes any name."""
-    folders = [argument for argument in arguments if _is_folder(argument)]
-    named: list[str] = []
-    for name, folder in zip("ab", folders, strict=False):
-        escaped = folder.replace("\\", "\\\\").replace("'", "\\'")
-        named.append(f"{name}='{escaped}'")
-    # A third folder stays as it is, and is refused as an argument without a name.
-    others = [argument for argument in arguments if not _is_folder(argument)]
-    return [*named, *folders[2:], *others]
-
-
-def _is_folder(argument: str) -> bool:
-    return "=" not in argument and not argument.startswith("-")
 
 
 def _load(folder: str) -> dict[str, Any]:

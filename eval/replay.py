@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from loopdit.command import Command, option, run_command
+from loopdit.command import Command, option
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
 from loopdit.eval.open_env import DEFAULT_IMAGE_SIZE, open_env
@@ -26,6 +26,7 @@ from loopdit.eval.rollouts.recorder import VIDEOS, Recorder, slug
 from loopdit.eval.rollouts.rollout import ERROR, FAILURE, OUTCOMES, SUCCESS, UNSTABLE
 from loopdit.eval.rollouts.rollout_record import Episode, from_record, state_crc
 from loopdit.eval.runs.journal import FILE, Run, read_journal
+from loopdit.subcommand import run_subcommand
 
 COMMAND = Command(
     name="policy-eval replay",
@@ -93,14 +94,7 @@ class Replayed:
 
 def main(argv: Sequence[str]) -> None:
     """Entry point of `policy-eval replay`; `argv` without the command's name."""
-    original = sys.argv[:]
-    # The folder may come first, as in `policy-eval compare`.
-    folder = [f"out={argv[0]}"] if argv and "=" not in argv[0] and argv[0][0] != "-" else []
-    sys.argv[:] = [COMMAND.name, *folder, *argv[len(folder) :]]
-    try:
-        run_command(COMMAND, ReplayConfig, run)
-    finally:
-        sys.argv[:] = original
+    run_subcommand(COMMAND, ReplayConfig, run, argv, places=("out",))
 
 
 def run(config: ReplayConfig) -> None:

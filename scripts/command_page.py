@@ -10,10 +10,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from unittest.mock import patch
 
+from loopdit.datasets.commands.data import SUBCOMMANDS as DATA_SUBCOMMANDS
 from loopdit.eval.evaluate import SUBCOMMANDS as EVAL_SUBCOMMANDS
 
 # Words that a command takes first, each with a help of its own.
-SUBCOMMANDS = {"policy-eval": EVAL_SUBCOMMANDS}
+SUBCOMMANDS = {"policy-data": (*DATA_SUBCOMMANDS,), "policy-eval": EVAL_SUBCOMMANDS}
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
 

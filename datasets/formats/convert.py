@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loopdit.datasets.episode import Episode
+from loopdit.datasets.episode_check import require_whole
 from loopdit.datasets.formats.exporting import exporter
 from loopdit.datasets.formats.importing import AUTO, ImportedData, import_data
 from loopdit.datasets.formats.mapped_episode import FOREIGN
+from loopdit.datasets.formats.new_target import new_target
 from loopdit.datasets.formats.registry import format_named, recognized_format
+from loopdit.datasets.frame_codecs import JPEG
 from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.store import EpisodeStore, EpisodeWriter
 from loopdit.errors import ConfigError, StoreError
@@ -68,10 +71,13 @@ def convert(
     """
     opened = _open(source, format, mapping, rate_hz, skip_bad)
     reading = _Reading(opened, skip_bad, progress or _say_nothing)
-    if to in ("", STORE):
-        _into_store(reading, target, frames, jpeg_quality)
-    else:
+    if to not in ("", STORE):
         _into_format(reading, Path(target), to)
+    elif isinstance(opened, ImportedData) or "://" in str(target):
+        _into_store(reading, target, frames, jpeg_quality)
+    else:  # nothing could tell a copy that was cut short from a whole one
+        with new_target(Path(target)) as aside:
+            _into_store(reading, aside, frames, jpeg_quality)
     lost, notes = reading.lost, reading.notes
     if isinstance(opened, ImportedData):
         lost = [*opened.lost, *lost]
@@ -106,6 +112,7 @@ class _StoredEpisodes:
         return len(self.store.episodes)
 
     def episode(self, index: int) -> Episode:
+        require_whole(self.store, index)
         return self.store.episode(index)
 
 
@@ -187,7 +194,10 @@ def _into_store(reading: _Reading, target: str | Path, frames: str, jpeg_quality
             )
         if imported:
             episode = _numbered(episode, index)
-        writer.append(episode)
+        if isinstance(source, _StoredEpisodes) and source.store.frames == frames == JPEG:
+            writer.copy(source.store, index)  # not encoded again, which would lose some more
+        else:
+            writer.append(episode)
 
 
 def _already_there(target: str | Path, source: _Source) -> frozenset[int]:

@@ -1,26 +1,36 @@
 """Write a new data set, one file or a folder of them, whole or not at all."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from loopdit.errors import StoreError
+from loopdit.folder_lock import alone_in
 
 
 @contextmanager
 def new_target(path: Path) -> Generator[Path]:
     """A free path beside `path` to make a file or a folder at; it becomes `path` at the end.
 
-    Whatever ends the block early leaves nothing at either. Raises StoreError where something is
+    Whatever ends the block early leaves nothing at either; after a kill -9 a hidden folder stays
+    beside `path` until the next to write there removes it. Raises StoreError where something is
     at `path` already, and for every OSError within: readers turn theirs into StoreError.
     """
     target = path.absolute()
     try:
         _require_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
+        prefix = f".{target.name}.unfinished-"
+        _remove_abandoned(target.parent, prefix)
+        busy = StoreError(f"another process removed what was being written of {path}. Try again.")
+        with (
+            tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as aside,
+            alone_in(Path(aside), busy),
+        ):
             made = Path(aside, target.name)
             yield made
             for item in (*Path(aside).rglob("*"), Path(aside)):
@@ -33,6 +43,13 @@ def new_target(path: Path) -> Generator[Path]:
             f"cannot write {path}: {error.strerror or error}. Nothing was left there; choose a "
             f"path that can be written, on a disk with space."
         ) from error
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    """What processes that were killed left: nobody holds its lock."""
+    for folder in parent.glob(f"{escape(prefix)}*"):
+        with suppress(StoreError, OSError), alone_in(folder, StoreError("it is being written")):
+            shutil.rmtree(folder)
 
 
 def _require_free(target: Path) -> None:

@@ -237,6 +237,20 @@ def test_a_policy_is_not_tested_on_seeds_it_was_shown(tmp_path: Path):
     require_not_demonstrated(replace(config, seed=900_003))
 
 
+def test_a_fine_tuned_policy_is_not_tested_on_seeds_that_what_it_began_from_was_shown(
+    tmp_path: Path,
+):
+    began_from = {"folder": "outputs/old", "provenance": {"data_seeds": [900_000, 900_001]}}
+    provenance = {"data_seeds": [0, 9], "init": began_from}
+    (tmp_path / "checkpoint.json").write_text(json.dumps({"provenance": provenance}))
+    from loopdit.eval.runs.preparation import require_not_demonstrated
+
+    config = EvalConfig(policy=str(tmp_path), episodes=5)
+    with pytest.raises(ConfigError, match=r"began from outputs/old, which .* Use seed=900002"):
+        require_not_demonstrated(config)
+    require_not_demonstrated(replace(config, seed=900_002))
+
+
 def test_a_worker_that_opens_another_model_than_was_planned_does_no_rollout(
     waving_endpoint: str,
 ):

@@ -1,0 +1,141 @@
+"""policy-data info S.zarr: what is in a store, for people or as one JSON object."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from loopdit.command import Command, option
+from loopdit.datasets.commands.data import SUBCOMMANDS
+from loopdit.datasets.store import EpisodeStore
+from loopdit.datasets.summary import summary
+from loopdit.subcommand import run_subcommand
+
+COMMAND = Command(
+    name="policy-data info",
+    folder="data_info",
+    summary=SUBCOMMANDS["info"],
+    examples=("policy-data info lift.zarr", "policy-data info s3://bucket/lift.zarr json=true"),
+)
+_INSTRUCTIONS = 6  # shown to people; the JSON has all
+
+
+@dataclass(frozen=True)
+class InfoConfig:
+    """Which store, and for whom."""
+
+    store: str = option("???", "the episode store: a folder or a URL; the first word is it, too")
+    json: bool = option(False, "print one JSON object")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point of `policy-data info`; `argv` without the command's name."""
+    run_subcommand(COMMAND, InfoConfig, run, argv, places=("store",))
+
+
+def run(config: InfoConfig) -> None:
+    """Print. Raises StoreError or SpecMismatch for what is no store or cannot be read."""
+    found = summary(EpisodeStore.open(config.store))
+    if config.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        Console().print(_table(found))
+
+
+def _table(found: Mapping[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    for name, text in _rows(found):
+        table.add_row(name, escape(text))
+    return table
+
+
+def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    spec = found["spec"]
+    seconds = found["duration_s"]
+    rows = [
+        ("store", found["path"]),
+        ("episodes", f"{found['episodes']:,} ({_outcomes(found)})"),
+        ("steps", f"{found['steps']:,} at {found['rate_hz']:g} Hz, {_duration(seconds)}"),
+    ]
+    if found["lengths"]:
+        shortest, middle, longest = (found["lengths"][name] for name in ("min", "median", "max"))
+        rows.append(("length", f"{shortest} to {longest} steps, median {middle:g}"))
+    size = _size(found["bytes"])
+    each = f", {_size(found['bytes'] / found['steps'])} a step" if found["steps"] else ""
+    rows += [
+        ("size", f"{size}{each}; frames {found['frames']}"),
+        *(_tensor(tensor) for tensor in [*spec["observations"], spec["action"]]),
+        ("action frame", spec["action_frame"]),
+        ("instructions", _instructions(found["instructions"])),
+        ("made by", _origin(found["provenance"])),
+        ("digest", found["digest"]),
+    ]
+    return rows
+
+
+def _outcomes(found: Mapping[str, Any]) -> str:
+    kinds = {
+        "successful": found["successes"],
+        "failed": found["failures"],
+        "with unknown outcome": found["outcome_unknown"],
+    }
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count) or "none"
+
+
+def _tensor(tensor: Mapping[str, Any]) -> tuple[str, str]:
+    text = f"{' x '.join(map(str, tensor['shape']))} {tensor['dtype']}"
+    labels, units = tensor["labels"], tensor["units"]
+    if labels:
+        named = units or [""] * len(labels)
+        text += ": " + ", ".join(
+            f"{label} {unit}" if unit not in ("", "1") else label
+            for label, unit in zip(labels, named, strict=True)
+        )
+    return tensor["name"], text
+
+
+def _instructions(counts: Mapping[str, int]) -> str:
+    shown = [f"{text or '(none)'} ({count:,})" for text, count in counts.items()][:_INSTRUCTIONS]
+    more = len(counts) - len(shown)
+    return "\n".join([*shown, *([f"and {more:,} more"] if more else [])]) or "none"
+
+
+def _origin(provenance: Mapping[str, Any]) -> str:
+    """The line of who made it, when, from what, at which commit, as far as it is told."""
+    commit = str(provenance.get("commit") or "")
+    version = (provenance.get("versions") or {}).get("loopdit", "")
+    words = [
+        str(provenance.get("made_by") or provenance.get("made by") or "not told"),
+        *(
+            str(provenance[key])
+            for key in ("recorded_at", "made_at", "converted_at")
+            if provenance.get(key)
+        ),
+        f"loopdit {version}" if version else "",
+        f"commit {commit[:12]}{'-dirty' if commit.endswith('-dirty') else ''}" if commit else "",
+    ]
+    sources = [
+        f"from {source.get('path')} ({source.get('episodes')} episodes)"
+        for source in provenance.get("sources", [])
+    ]
+    return "\n".join([", ".join(filter(None, words)), *sources])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

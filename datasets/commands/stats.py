@@ -1,0 +1,86 @@
+"""policy-data stats S.zarr: range and spread of every element, and how long episodes are."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from loopdit.command import Command, option
+from loopdit.datasets.commands.data import SUBCOMMANDS
+from loopdit.datasets.spec import TensorSpec
+from loopdit.datasets.statistics import VectorStatistics, compute_statistics
+from loopdit.datasets.store import ACTION, EpisodeStore
+from loopdit.datasets.summary import summary
+from loopdit.subcommand import run_subcommand
+
+COMMAND = Command(
+    name="policy-data stats",
+    folder="data_stats",
+    summary=SUBCOMMANDS["stats"],
+    examples=("policy-data stats lift.zarr", "policy-data stats lift.zarr json=true"),
+)
+_COLUMNS = ("mean", "std", "low", "q01", "q99", "high")
+_HEADS = {"low": "min", "high": "max"}
+
+
+@dataclass(frozen=True)
+class StatsConfig:
+    """Which store, and for whom."""
+
+    store: str = option("???", "the episode store: a folder or a URL; the first word is it, too")
+    json: bool = option(False, "print one JSON object")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point of `policy-data stats`; `argv` without the command's name."""
+    run_subcommand(COMMAND, StatsConfig, run, argv, places=("store",))
+
+
+def run(config: StatsConfig) -> None:
+    """Print. Raises StoreError for a store without episodes or that cannot be read."""
+    store = EpisodeStore.open(config.store)
+    found = compute_statistics(store)
+    tensors = {tensor.name: tensor for tensor in store.spec.observations}
+    tensors[ACTION] = store.spec.action
+    lengths = summary(store)["lengths"]
+    if config.json:
+        vectors = {
+            name: {
+                "labels": list(tensors[name].labels),
+                "units": list(tensors[name].units),
+                **{_HEADS.get(key, key): values for key, values in one.to_dict().items()},
+            }
+            for name, one in found.items()
+        }
+        sys.stdout.write(json.dumps({"lengths": lengths, "vectors": vectors}) + "\n")
+        return
+    console = Console()
+    for name, one in found.items():
+        console.print(_table(name, tensors[name], one))
+    console.print(
+        f"{len(store.episodes):,} episodes of {lengths['min']} to {lengths['max']} steps, median "
+        f"{lengths['median']:g}.",
+        highlight=False,
+    )
+
+
+def _table(name: str, tensor: TensorSpec, found: VectorStatistics) -> Table:
+    """One row for each element of a vector, in its raw units."""
+    table = Table(
+        title=name, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    for head in ("", "unit"):
+        table.add_column(head)
+    for column in _COLUMNS:
+        table.add_column(_HEADS.get(column, column), justify="right")
+    for element in range(len(found.mean)):
+        label = tensor.labels[element] if tensor.labels else str(element)
+        unit = tensor.units[element] if tensor.units else ""
+        numbers = (getattr(found, column)[element] for column in _COLUMNS)
+        table.add_row(escape(label), escape(unit), *(f"{number:.3g}" for number in numbers))
+    return table
