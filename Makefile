@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-slow test-adapters suites check format bench bench-envs \
-  docs goldens results clean
+  bench-data bench-training docs goldens results clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -48,6 +48,12 @@ bench: setup  ## latency of the shipped policy for every loop count and back end
 
 bench-envs: setup  ## speed of the environments beside raw MuJoCo (and robosuite, where it is made)
 	$(BIN)/python -m loopdit.eval.env_bench out=outputs/bench-envs
+
+bench-data: setup  ## speed of reading training windows, beside a raw memory map and LeRobot's reader
+	$(BIN)/python scripts/bench_windows.py
+
+bench-training: setup  ## policy-train's speed, beside a bare loop over tensors in memory
+	$(BIN)/python scripts/bench_training.py
 
 docs: setup  ## write again what docs/ has from the program: commands.md and rollout.png
 	$(BIN)/python scripts/command_page.py

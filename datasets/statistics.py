@@ -1,16 +1,26 @@
 """The range and spread of each vector of a data set: what a policy's normaliser is made of.
 
-Over all steps of all episodes, each element by itself, in raw units. Images have none.
+Over all steps of all episodes, each element by itself, in raw units, however the parts are
+weighted. Images have none. Nothing is approximate, and beyond a bound the memory it takes does not
+grow with the data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from loopdit.datasets.store import ACTION, EpisodeStore
-from loopdit.errors import SpecMismatch, StoreError
+from loopdit.datasets.action_filters import ActionFilter
+from loopdit.datasets.decoded_cache import DecodedCache
+from loopdit.datasets.mixing import DataPart, parts_of
+from loopdit.datasets.ranked_values import values_at_ranks
+from loopdit.datasets.step_vectors import load_vectors
+from loopdit.datasets.store import EpisodeStore
+from loopdit.errors import SpecMismatch
+
+_RAM_BYTES = 1 << 30  # vectors beyond that are read from a file
+_BLOCK = 1 << 16  # rows
 
 
 @dataclass(frozen=True)
@@ -44,28 +54,49 @@ class VectorStatistics:
         return cls(**{name: tuple(float(value) for value in data[name]) for name in names})
 
 
-def compute_statistics(store: EpisodeStore) -> dict[str, VectorStatistics]:
+def compute_statistics(
+    data: EpisodeStore | Sequence[DataPart],
+    cache: DecodedCache | None = None,
+    actions: ActionFilter | None = None,
+) -> dict[str, VectorStatistics]:
     """Statistics by name for "action" and each observation that is a vector, as "proprio".
 
-    Raises StoreError for a store without episodes.
+    Of the actions as `actions` changes them, where it is given.
+    Raises StoreError where there are no episodes, SpecMismatch where the parts' specs differ.
     """
-    if not store.episodes:
-        raise StoreError(f"the store {store.path} has no episodes. Record some: policy-collect.")
-    vectors = [t.name for t in store.spec.observations if not t.is_image]
-    steps: dict[str, list[np.ndarray]] = {name: [] for name in [*vectors, ACTION]}
-    for index in store.canonical_order():  # so that sums round the same for the same data
-        arrays = store.arrays(index)
-        for name, parts in steps.items():
-            parts.append(np.array(arrays[name], dtype=np.float64))
-    return {name: _of_steps(np.concatenate(parts)) for name, parts in steps.items()}
+    parts = parts_of(data)
+    spec = parts[0].store.spec
+    # In canonical order, so that sums round the same for the same data.
+    episodes = [(part.store, index) for part in parts for index in part.in_order()]
+    vectors = [t for t in (*spec.observations, spec.action) if not t.is_image]
+    steps = load_vectors(vectors, episodes, cache or DecodedCache.default(), _RAM_BYTES, actions)
+    return {name: _of_steps(values) for name, values in steps.items()}
 
 
 def _of_steps(values: np.ndarray) -> VectorStatistics:
-    """values (N, D) float64."""
-    low, q01, q99, high = np.quantile(values, [0.0, 0.01, 0.99, 1.0], axis=0)
-    return VectorStatistics(
-        *(
-            tuple(row.tolist())
-            for row in (values.mean(axis=0), values.std(axis=0), low, high, q01, q99)
-        )
+    """values (N, D)."""
+    count = len(values)
+    mean = np.add.reduce([block.sum(axis=0) for block in _blocks(values)]) / count
+    squares = [((block - mean) ** 2).sum(axis=0) for block in _blocks(values)]
+    std = np.sqrt(np.add.reduce(squares) / count)
+    low, q01, q99, high = _quantiles(values, (0.0, 0.01, 0.99, 1.0))
+    return VectorStatistics(*(tuple(row.tolist()) for row in (mean, std, low, high, q01, q99)))
+
+
+def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Some rows at a time, as float64."""
+    return (
+        values[start : start + _BLOCK].astype(np.float64) for start in range(0, len(values), _BLOCK)
     )
+
+
+def _quantiles(values: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
+    """Linear between the neighbouring ordered values, as np.quantile has them."""
+    last = len(values) - 1
+    places = [share * last for share in shares]
+    ranks = [rank for place in places for rank in (int(place), min(int(place) + 1, last))]
+    ordered = values_at_ranks(values, ranks).astype(np.float64)
+    return [
+        below + (above - below) * (place - int(place))
+        for place, below, above in zip(places, ordered[::2], ordered[1::2], strict=True)
+    ]

@@ -1,150 +1,185 @@
-"""Batches of training windows: the observation at step t and the actions t..t+H-1.
+"""Batches of training windows: the observations up to step t and the actions t..t+H-1.
 
-Shapes: B windows of a batch, H action horizon, A action dim. Past the end of its episode a window
-repeats the last action and says so in `valid`. Every step of every episode starts one window.
+Shapes: B windows of a batch, O observations of a window, H action horizon, A action dim. Every
+step of every episode starts one window, and no window reaches into another episode: past its
+episode's end it repeats the last action and says so in `valid`, before its start the first
+observation and says so in `observed`.
 
 Batches run across the border of two epochs: no tail is dropped, and each window comes exactly
 once in an epoch. Which windows a batch holds depends on (data, seed, step) alone, so a training
 run that resumes at a step goes on exactly as the one that was not interrupted.
 """
 
-import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from loopdit.datasets.action_filters import ActionFilter
+from loopdit.datasets.batch_buffers import BatchBuffers
+from loopdit.datasets.decoded_cache import DecodedCache
+from loopdit.datasets.frame_sources import CameraFrames, decoded_frame_by_frame
+from loopdit.datasets.mapped_frames import MapBudget
+from loopdit.datasets.mixing import DataPart, order_of, parts_of
+from loopdit.datasets.step_vectors import describe_episode, load_vectors
 from loopdit.datasets.store import ACTION, EpisodeStore
-from loopdit.errors import ConfigError, StoreError
+from loopdit.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Observations by name (B, ...) in the spec's dtypes, actions (B, H, A) float32 in raw units,
-    valid (B, H) bool: false where an action is a repetition past its episode's end.
+    """Observations by name in the spec's dtypes, (B, ...), or with a history (B, O, ...), oldest
+    first; actions (B, H, A) float32 in raw units.
 
-    The arrays are the batch's own: they may be written to.
+    valid (B, H) bool is false where an action is a repetition past its episode's end, observed
+    (B, O) bool where an observation is one before its start. The arrays are the batch's own: they
+    may be written to.
     """
 
     observations: dict[str, np.ndarray]
     actions: np.ndarray
     valid: np.ndarray
+    observed: np.ndarray
 
 
 class WindowSampler:
-    """The windows of a store in a random order, anew in each epoch.
+    """The windows of one or several data sets in a random order, anew in each epoch.
 
-    Vectors are held in memory, and images too where all of them fit `ram_bytes`; otherwise the
-    frames of a batch are read from the store's files, about ten times slower.
+    Frames are read from their files at each batch; vectors are held in memory up to `ram_bytes`.
+    Compressed and remote data are decoded into `cache` on first use. `actions` changes each
+    episode's actions as they are loaded. Usable by several threads.
     """
 
     def __init__(
         self,
-        store: EpisodeStore,
+        data: EpisodeStore | Sequence[DataPart],
         horizon: int,
         batch_size: int,
         seed: int,
-        ram_bytes: int = 2 << 30,
+        history: int = 1,
+        cache: DecodedCache | None = None,
+        ram_bytes: int = 1 << 30,
+        actions: ActionFilter | None = None,
     ) -> None:
-        _check_settings(horizon, batch_size, seed)
-        if not store.episodes:
-            raise StoreError(
-                f"the store {store.path} has no episodes to train on. Record some: policy-collect."
-            )
+        _check_settings(horizon=horizon, batch_size=batch_size, seed=seed, history=history)
+        parts = parts_of(data)
         self.horizon = horizon
+        self.history = history
         self.batch_size = batch_size
         self.seed = seed
-        self._store = store
-        self._episodes = store.canonical_order()
-        lengths = np.array([store.episodes[i].length for i in self._episodes])
-        # Steps are numbered through all episodes; (N,) for each its episode's first and last.
-        self._episode_of = np.repeat(np.arange(len(lengths)), lengths)
-        self._first = np.repeat(np.cumsum(lengths) - lengths, lengths)
-        self._last = np.repeat(np.cumsum(lengths) - 1, lengths)
-        image_bytes = sum(int(np.prod(camera.shape)) for camera in store.spec.cameras)
-        in_ram = self.windows * image_bytes <= ram_bytes
-        self._on_disk = [] if in_ram else [camera.name for camera in store.spec.cameras]
-        self._steps = self._load_steps()
-        self._epoch_order = lru_cache(maxsize=2)(self._shuffled)
+        self.spec = parts[0].store.spec
+        cache = cache or DecodedCache.default()
+        ordered = [part.in_order() for part in parts]
+        episodes = [
+            (part.store, index) for part, own in zip(parts, ordered, strict=True) for index in own
+        ]
+        lengths = np.array([store.episodes[index].length for store, index in episodes])
+        self._episodes = episodes
+        # Steps are numbered through all episodes: episode e has those from starts[e] on.
+        self._starts = np.cumsum([0, *lengths])
+        sizes = [
+            sum(part.store.episodes[index].length for index in own)
+            for part, own in zip(parts, ordered, strict=True)
+        ]
+        self._order = order_of(parts, sizes, seed)
+        direct = decoded_frame_by_frame(parts, cache)
+        vectors = [t for t in (*self.spec.observations, self.spec.action) if not t.is_image]
+        self._vectors = load_vectors(vectors, episodes, cache, ram_bytes, actions)
+        budget = MapBudget()
+        self._frames = {
+            camera.name: CameraFrames(camera, episodes, lengths, direct, cache, budget)
+            for camera in self.spec.cameras
+        }
+        self._buffers = BatchBuffers()
+        self.notes = _notes(parts, direct, cache)
 
     @property
     def windows(self) -> int:
         """How many windows there are: as many as steps. One epoch."""
-        return len(self._last)
+        return int(self._starts[-1])
 
-    def batch(self, step: int) -> Batch:
-        """The batch of training step `step`, counted from 0."""
-        start = step * self.batch_size
-        positions = np.arange(start, start + self.batch_size)
-        epochs = positions // self.windows
-        windows = np.concatenate(
-            [
-                self._epoch_order(int(epoch))[positions[epochs == epoch] % self.windows]
-                for epoch in np.unique(epochs)
-            ]
-        )
-        ahead = windows[:, None] + np.arange(self.horizon)  # (B, H)
-        last = self._last[windows][:, None]
-        observations = {
-            tensor.name: self._read_frames(tensor.name, windows)
-            if tensor.name in self._on_disk
-            else self._steps[tensor.name][windows]
-            for tensor in self._store.spec.observations
-        }
-        actions = self._steps[ACTION][np.minimum(ahead, last)]
-        return Batch(observations, actions, ahead <= last)
+    def prepare(self, tell: Callable[[int, int], object], workers: int) -> None:
+        """Decode into the cache now what batches would otherwise decode when they meet it.
 
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        """The windows (N,) in the order of one epoch."""
-        # Raw bits and a stable sort: numpy promises both for ever, but not its permutation().
-        bits = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64))
-        return np.argsort(bits.random_raw(self.windows), kind="stable")
-
-    def _load_steps(self) -> dict[str, np.ndarray]:
-        """All steps (N, ...) of each tensor that is held in memory."""
-        tensors = {t.name: t for t in self._store.spec.observations} | {
-            ACTION: self._store.spec.action
-        }
-        steps = {
-            name: np.empty((self.windows, *tensor.shape), tensor.dtype)
-            for name, tensor in tensors.items()
-            if name not in self._on_disk
-        }
-        start = 0
-        for index in self._episodes:
-            arrays = self._store.arrays(index)
-            end = start + self._store.episodes[index].length
-            for name, values in steps.items():
-                values[start:end] = arrays[name]
-            start = end
-        return steps
-
-    def _read_frames(self, camera: str, windows: np.ndarray) -> np.ndarray:
-        """One camera's frames (B, H, W, 3), straight from the files into the batch.
-
-        Not from memory maps: numpy's keep a file descriptor each, and a thousand episodes of two
-        cameras are more than a process may have open.
+        `tell(done, total)` is called after each file. The first batches of compressed data are
+        slow without this: in random order each window decodes an episode.
         """
-        tensor = next(t for t in self._store.spec.cameras if t.name == camera)
-        frames = np.empty((len(windows), *tensor.shape), tensor.dtype)
-        for frame, window in zip(frames, windows, strict=True):
-            file = self._store.file(self._episodes[self._episode_of[window]], camera)
-            descriptor = os.open(file, os.O_RDONLY)
+        wanted = [(one, episode) for one in self._frames.values() for episode in one.undecoded()]
+        with ThreadPoolExecutor(workers) as pool:
+            made = pool.map(lambda at: at[0].locate(at[1]), wanted)
             try:
-                offset = int(window - self._first[window]) * frame.nbytes
-                read = os.preadv(descriptor, [frame.data], offset)
-            finally:
-                os.close(descriptor)
-            if read != frame.nbytes:
-                raise StoreError(f"{file} ends before step {window - self._first[window]}.")
-        return frames
+                for done, _ in enumerate(made, 1):
+                    tell(done, len(wanted))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def batch(self, step: int, part: tuple[int, int] = (0, 1)) -> Batch:
+        """The batch of training step `step`, counted from 0.
+
+        `part` (rank, world) gives one of `world` equal slices of it: together they are the batch.
+        """
+        windows, episodes = self._windows_of(step, part)
+        first, end = self._starts[episodes, None], self._starts[episodes + 1, None]
+        past = windows[:, None] + np.arange(1 - self.history, 1)  # (B, O)
+        ahead = windows[:, None] + np.arange(self.horizon)  # (B, H)
+        seen = np.maximum(past, first)
+        observations = {
+            tensor.name: self._read_frames(tensor.name, episodes, seen - first)
+            if tensor.is_image
+            else self._vectors[tensor.name][seen if self.history > 1 else windows]
+            for tensor in self.spec.observations
+        }
+        actions = self._vectors[ACTION][np.minimum(ahead, end - 1)]
+        return Batch(observations, actions, valid=ahead < end, observed=past >= first)
+
+    def places(self, step: int, part: tuple[int, int] = (0, 1)) -> list[tuple[str, int]]:
+        """Where the windows of `batch(step, part)` begin: the episode in words, its step."""
+        windows, episodes = self._windows_of(step, part)
+        begins = (windows - self._starts[episodes]).tolist()
+        return [
+            (describe_episode(*self._episodes[episode]), begin)
+            for episode, begin in zip(episodes.tolist(), begins, strict=True)
+        ]
+
+    def _windows_of(self, step: int, part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """The windows of a batch (B,), and the episodes that they are in."""
+        rank, world = part
+        if self.batch_size % world:
+            raise ConfigError(
+                f"batch_size={self.batch_size} cannot be shared equally by {world} processes. "
+                f"Use a multiple of {world}."
+            )
+        count = self.batch_size // world
+        start = step * self.batch_size + rank * count
+        windows = self._order.at(np.arange(start, start + count))
+        return windows, np.searchsorted(self._starts, windows, side="right") - 1
+
+    def _read_frames(self, camera: str, episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """One camera's frames at these steps (B, O): (B, H, W, 3), or (B, O, H, W, 3)."""
+        tensor = next(t for t in self.spec.cameras if t.name == camera)
+        frames = self._buffers.take((*steps.shape, *tensor.shape), tensor.dtype)
+        self._frames[camera].read(episodes, steps, frames)
+        return frames if self.history > 1 else frames[:, 0]
 
 
-def _check_settings(horizon: int, batch_size: int, seed: int) -> None:
-    for name, value, least in (
-        ("horizon", horizon, 1),
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
-    ):
+def _notes(
+    parts: Sequence[DataPart], direct: Sequence[EpisodeStore], cache: DecodedCache
+) -> tuple[str, ...]:
+    """What a user should be told before training on this."""
+    notes = [
+        f"{store.path} does not fit the cache of decoded episodes, so its JPEGs are decoded at "
+        f"each use, which is slower"
+        for store in direct
+    ]
+    if any(not p.store.is_plain(t.name) for p in parts for t in p.store.spec.observations):
+        notes.append(cache.describe())
+    return tuple(notes)
+
+
+def _check_settings(**settings: int) -> None:
+    for name, value in settings.items():
+        least = 0 if name == "seed" else 1
         if value < least:
             raise ConfigError(f"{name} is {value}. Use {least} or more.")

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopdit.datasets.mixing import DataPart
 from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.statistics import VectorStatistics, compute_statistics
 from loopdit.datasets.store import Episode, EpisodeStore, EpisodeWriter
@@ -63,6 +65,36 @@ def test_statistics_do_not_depend_on_the_order_of_the_episodes(
             writer.append(episode(seed, 3))
         results.append(compute_statistics(EpisodeStore.open(tmp_path / name)))
     assert results[0] == results[1]
+
+
+def test_statistics_of_several_parts_are_those_of_one_store_with_their_episodes(
+    tmp_path: Path, spec: PolicySpec, episode: MakeEpisode
+):
+    for name, seeds in (("one", (0, 1, 2)), ("other", (3, 4)), ("both", (0, 1, 3, 4))):
+        writer = EpisodeWriter.create(tmp_path / name, spec, {})
+        for seed in seeds:
+            writer.append(episode(seed, 3 + seed))
+    one, other, both = (EpisodeStore.open(tmp_path / name) for name in ("one", "other", "both"))
+    parts = [DataPart(one, [0, 1], weight=9), DataPart(other, [1, 0], weight=1)]
+    assert compute_statistics(parts) == compute_statistics(both)
+
+
+def test_statistics_of_more_steps_than_a_block_are_those_of_numpy(
+    tmp_path: Path, spec: PolicySpec, episode: MakeEpisode
+):
+    actions = np.random.default_rng(0).normal(size=(70_000, 3)).astype(np.float32)
+    still = episode(0, 1).observations
+    frames = {name: np.repeat(value, 70_000, axis=0) for name, value in still.items()}
+    writer = EpisodeWriter.create(tmp_path / "store", spec, {}, frames="zstd")
+    writer.append(replace(episode(0, 1), observations=frames, actions=actions))
+    found = compute_statistics(EpisodeStore.open(tmp_path / "store"))["action"]
+    exact = actions.astype(np.float64)
+    np.testing.assert_allclose(found.mean, exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.std, exact.std(axis=0), rtol=1e-12)
+    for name, share in (("low", 0), ("q01", 0.01), ("q99", 0.99), ("high", 1)):
+        np.testing.assert_allclose(
+            getattr(found, name), np.quantile(exact, share, axis=0), rtol=1e-12
+        )
 
 
 def test_a_store_without_episodes_has_no_statistics(tmp_path: Path, spec: PolicySpec):

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopdit.datasets.decoded_cache import DecodedCache
+from loopdit.datasets.mixing import DataPart
 from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.store import Episode, EpisodeStore, EpisodeWriter
 from loopdit.datasets.windows import Batch, WindowSampler
@@ -29,6 +31,7 @@ def equal(one: Batch, other: Batch) -> bool:
     return (
         np.array_equal(one.actions, other.actions)
         and np.array_equal(one.valid, other.valid)
+        and np.array_equal(one.observed, other.observed)
         and all(np.array_equal(v, other.observations[k]) for k, v in one.observations.items())
     )
 
@@ -45,12 +48,17 @@ def opened(
     return EpisodeStore.open(path)
 
 
-@pytest.mark.parametrize("ram_bytes", [0, 1 << 30], ids=["images on disk", "images in memory"])
+@pytest.fixture
+def cache(tmp_path: Path) -> DecodedCache:
+    return DecodedCache(tmp_path / "cache", 1 << 20)
+
+
+@pytest.mark.parametrize("ram_bytes", [0, 1 << 30], ids=["vectors in a file", "vectors in memory"])
 @pytest.mark.parametrize("horizon", [1, 3, 20])
 def test_every_window_of_an_epoch_comes_once_and_equals_the_slow_version(
-    opened: EpisodeStore, episode: MakeEpisode, horizon: int, ram_bytes: int
+    opened: EpisodeStore, episode: MakeEpisode, horizon: int, ram_bytes: int, cache: DecodedCache
 ):
-    sampler = WindowSampler(opened, horizon, batch_size=7, seed=3, ram_bytes=ram_bytes)
+    sampler = WindowSampler(opened, horizon, 7, seed=3, cache=cache, ram_bytes=ram_bytes)
     assert sampler.windows == 14
     expected = {
         episode(seed, length).observations["proprio"][step].tobytes(): (seed, length, step)
@@ -59,6 +67,7 @@ def test_every_window_of_an_epoch_comes_once_and_equals_the_slow_version(
     }
     met: list[tuple[int, int, int]] = []
     for batch in (sampler.batch(0), sampler.batch(1)):
+        assert batch.observed.all()
         for row in range(7):
             seed, length, step = expected[batch.observations["proprio"][row].tobytes()]
             met.append((seed, length, step))
@@ -71,6 +80,91 @@ def test_every_window_of_an_epoch_comes_once_and_equals_the_slow_version(
                     batch.observations[camera][row], source.observations[camera][step]
                 )
     assert sorted(met) == sorted(expected.values())
+
+
+@pytest.mark.parametrize("frames", ["raw", "zstd"])
+@pytest.mark.parametrize("history", [2, 3, 9])
+def test_a_history_is_the_steps_before_padded_by_the_first_of_the_same_episode(
+    tmp_path: Path,
+    spec: PolicySpec,
+    episode: MakeEpisode,
+    cache: DecodedCache,
+    history: int,
+    frames: str,
+):
+    writer = EpisodeWriter.create(tmp_path / "store", spec, {}, frames=frames)
+    sources = [episode(seed, length) for seed, length in enumerate((5, 1, 8))]
+    for source in sources:
+        writer.append(source)
+    sampler = WindowSampler(
+        EpisodeStore.open(tmp_path / "store"), 2, 14, seed=1, history=history, cache=cache
+    )
+    batch = sampler.batch(0)
+    assert batch.observations["images.front"].shape == (14, history, 4, 4, 3)
+    met: list[tuple[int, int]] = []
+    for row in range(14):
+        latest = batch.observations["proprio"][row, -1].tobytes()
+        seed, step = next(
+            (seed, step)
+            for seed, source in enumerate(sources)
+            for step, proprio in enumerate(source.observations["proprio"])
+            if proprio.tobytes() == latest
+        )
+        met.append((seed, step))
+        for back in range(history):
+            position = history - 1 - back
+            assert batch.observed[row, position] == (step - back >= 0)
+            for name, values in sources[seed].observations.items():
+                np.testing.assert_array_equal(
+                    batch.observations[name][row, position], values[max(0, step - back)]
+                )
+        np.testing.assert_array_equal(batch.actions[row, 0], sources[seed].actions[step])
+    assert len(set(met)) == 14
+
+
+def test_the_slices_of_several_processes_are_the_batch_of_one(opened: EpisodeStore):
+    sampler = WindowSampler(opened, 3, batch_size=6, seed=2, history=2)
+    whole = sampler.batch(4)
+    slices = [sampler.batch(4, part=(rank, 3)) for rank in range(3)]
+    for name, values in whole.observations.items():
+        np.testing.assert_array_equal(
+            values, np.concatenate([one.observations[name] for one in slices])
+        )
+    np.testing.assert_array_equal(whole.actions, np.concatenate([one.actions for one in slices]))
+    with pytest.raises(ConfigError, match=r"batch_size=6 cannot be shared equally by 4"):
+        sampler.batch(0, part=(0, 4))
+
+
+def test_only_the_chosen_episodes_are_read(opened: EpisodeStore):
+    chosen = WindowSampler([DataPart(opened, [0, 2])], 2, 13, seed=0)
+    assert chosen.windows == 13
+    lone_step = opened.arrays(1)["proprio"][0]
+    assert lone_step.tobytes() not in {p.tobytes() for p in chosen.batch(0).observations["proprio"]}
+
+
+def test_jpegs_that_the_cache_cannot_hold_are_decoded_at_each_use_and_the_user_is_told(
+    tmp_path: Path, spec: PolicySpec, episode: MakeEpisode, cache: DecodedCache
+):
+    writer = EpisodeWriter.create(tmp_path / "store", spec, {}, frames="jpeg")
+    for seed in range(3):
+        writer.append(episode(seed, 6))
+    store = EpisodeStore.open(tmp_path / "store")
+    small = DecodedCache(tmp_path / "small", 10)
+    direct = WindowSampler(store, 2, 7, seed=0, history=2, cache=small)
+    cached = WindowSampler(store, 2, 7, seed=0, history=2, cache=cache)
+    assert all(equal(direct.batch(step), cached.batch(step)) for step in range(4))
+    assert "/store does not fit the cache of decoded episodes" in direct.notes[0]
+    assert not any("does not fit" in note for note in cached.notes)
+    assert not any(small.folder.glob("*"))
+
+
+def test_compressed_frames_that_the_cache_cannot_hold_are_refused_with_what_to_set(
+    tmp_path: Path, spec: PolicySpec, episode: MakeEpisode
+):
+    EpisodeWriter.create(tmp_path / "store", spec, {}, frames="zstd").append(episode(0, 6))
+    store = EpisodeStore.open(tmp_path / "store")
+    with pytest.raises(StoreError, match=r"/store must be decoded .* LOOPDIT_CACHE_GIB=GIB"):
+        WindowSampler(store, 2, 7, seed=0, cache=DecodedCache(tmp_path / "small", 100))
 
 
 def test_a_batch_keeps_the_dtypes_of_the_data_and_may_be_written_to(opened: EpisodeStore):
@@ -143,7 +237,7 @@ def test_a_store_of_more_episodes_than_a_process_may_open_files_is_read(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (50, hard))
     try:
-        sampler = WindowSampler(EpisodeStore.open(tmp_path / "store"), 1, 40, 0, ram_bytes=0)
+        sampler = WindowSampler(EpisodeStore.open(tmp_path / "store"), 1, 40, 0)
         frames = sampler.batch(0).observations["images.front"]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
