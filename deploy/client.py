@@ -4,6 +4,8 @@
         chunk = policy.infer({"images.front": rgb, "proprio": joints})
         robot.play(chunk.actions)  # (H, A) float32, raw units
 
+A policy may be given the last `policy.spec.history` observations in one: keep them with an
+`observation_history.ObservationHistory`, which is the same for a policy without history.
 Imports numpy, pyzmq and msgspec only. One client belongs to one thread.
 """
 

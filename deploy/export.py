@@ -4,7 +4,7 @@ The proof: whole chunks of every K on several observations, in raw action units,
 float32 module that was trained. Beyond tolerance nothing is written.
 """
 
-import shutil
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -83,8 +83,7 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
         probes = make_probes(
             policy.spec, policy.horizon, config.observations, config.seed, config.data
         )
-        for name in (checkpoints.WEIGHTS, checkpoints.MANIFEST):
-            shutil.copyfile(Path(config.checkpoint) / name, staging / name)
+        checkpoints.copy_policy(config.checkpoint, staging)
         _export_graphs(policy, loops, staging, console)
         manifest = Manifest(
             spec=policy.spec,
@@ -95,9 +94,7 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             temperature=config.temperature,
             model_id=model_id(file_entry(staging / WEIGHTS).sha256, policy.spec),
             files={path.name: file_entry(path) for path in staging.iterdir()},
-            normalisation={
-                name: buffer.tolist() for name, buffer in policy.normalizer.named_buffers()
-            },
+            normalisation=_for_people(policy),
             provenance=source.provenance,
             exported={"at": datetime.now(UTC).isoformat(timespec="seconds"), "opset": OPSET}
             | machine_and_versions(),
@@ -111,6 +108,14 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             manifest = replace(manifest, latency=(_timed(staging, probes, config, loops),))
         write_manifest(staging, manifest)
     return Bundle.open(config.out)
+
+
+def _for_people(policy: LoopedPolicy) -> dict[str, list[float | None]]:
+    """The normaliser's numbers; None for no limit, because JSON has no infinity."""
+    return {
+        name: [value if math.isfinite(value) else None for value in buffer.tolist()]
+        for name, buffer in policy.normalizer.named_buffers()
+    }
 
 
 def _chosen_loops(config: ExportConfig, policy: LoopedPolicy) -> tuple[int, ...]:

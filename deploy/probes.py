@@ -1,6 +1,7 @@
 """Observations and noise to compare and time a policy on: recorded ones, or seeded synthetic ones.
 
-Shapes: N probes, H horizon, A action dim. Everything is a function of its seed.
+Shapes: N probes, O observed steps where the policy has history, H horizon, A action dim. Everything
+is a function of its seed.
 """
 
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def _recorded(
     spec: PolicySpec, count: int, generator: np.random.Generator, data: str
 ) -> tuple[dict[str, np.ndarray], str]:
     store = EpisodeStore.open(data)
-    spec.require_equal(
+    spec.without_history().require_equal(
         store.spec,
         "the policy",
         f"the store {data}",
@@ -66,7 +67,10 @@ def _recorded(
         episode = int(generator.integers(len(store.episodes)))
         step = int(generator.integers(store.episodes[episode].length))
         arrays = store.arrays(episode)
-        frames.append({t.name: np.array(arrays[t.name][step]) for t in spec.observations})
+        # The steps before it; before the episode's first, that one again, as in training.
+        steps = np.maximum(np.arange(step - spec.history + 1, step + 1), 0)
+        rows = steps if spec.history > 1 else step
+        frames.append({t.name: np.array(arrays[t.name][rows]) for t in spec.observations})
     stacked = {t.name: np.stack([frame[t.name] for frame in frames]) for t in spec.observations}
     return stacked, f"recorded observations from {data}"
 

@@ -51,7 +51,8 @@ class ServedPolicy(Protocol):
         ...
 
     def infer(self, observation: Observation, *, seed: int, loops: int, steps: int) -> Inference:
-        """One chunk for one observation (no batch axis), already checked against the spec.
+        """One chunk for one observation (no batch axis), already checked against the spec, whose
+        shapes have the policy's history in them.
 
         The arrays are read-only views of the received message. Called from one thread at a time.
         The same arguments give the same actions; `seed` is any non-negative integer.

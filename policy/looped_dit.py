@@ -1,7 +1,8 @@
 """The looped diffusion transformer: a few blocks applied K times, from observation to chunk.
 
-Shapes: B batch, C cameras, N observation tokens, H action horizon, A action dim, D width, K loops,
-L = K * blocks. Everything here is in normalised units; `looped_policy` owns raw ones.
+Shapes: B batch, O observed steps, N observation tokens (of all cameras and steps), H action
+horizon, A action dim, D width, K loops, L = K * blocks. Where O is one, its axis is left out.
+Everything here is in normalised units; `looped_policy` owns raw ones.
 
 Attention is one way: observation tokens attend to themselves, action tokens to all. So the
 observation depends on neither the noise nor the time, and is encoded once per control step: its
@@ -10,6 +11,11 @@ keys and values for each (loop, block) are kept, and a denoising step runs the a
 Any K from 1 to `max_loops` is an exit of the same pass: loop k of a deep pass is loop k of a
 shallow one. Training supervises all exits at once and distils the deepest into the shallower
 (arXiv 2604.09168), because drawing one K a step starves the shallow ones.
+
+With history, each observed step becomes the same tokens by the same encoders, and learns its place
+in time. A step that is not seen (history dropout, while training) keeps its place and loses its
+content. Before an episode's second step the first observation is repeated, in training as on the
+robot, and seen.
 """
 
 import math
@@ -23,7 +29,7 @@ from torch import Tensor, nn
 from loopdit.command import option
 from loopdit.errors import ConfigError
 from loopdit.policy.block import HEAD_SIZE, AdaLNBlock
-from loopdit.policy.flow_matching import CLEAN, interpolate, sample_times
+from loopdit.policy.flow_matching import CLEAN, interpolate
 from loopdit.policy.image_encoder import TOKENS_PER_CAMERA, KeypointEncoder
 
 _TIME_FREQUENCIES = 64
@@ -38,6 +44,7 @@ class LoopedDiTConfig:
     max_loops: int = option(4, "how often the stack is applied at most; any fewer can be served")
     action_horizon: int = option(16, "actions in a chunk")
     actions_per_token: int = option(4, "consecutive actions that share a token")
+    history: int = option(1, "observations the policy is given, the latest and those before it")
 
     def __post_init__(self) -> None:
         if self.width < HEAD_SIZE or self.width % HEAD_SIZE:
@@ -46,7 +53,7 @@ class LoopedDiTConfig:
                 f"policy.width={self.width} is not a multiple of {HEAD_SIZE}, the head size. "
                 f"Use {below} or {below + HEAD_SIZE}."
             )
-        for name in ("blocks", "max_loops", "action_horizon"):
+        for name in ("blocks", "max_loops", "action_horizon", "history"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"policy.{name}={getattr(self, name)} must be at least 1.")
         if self.actions_per_token < 1 or self.action_horizon % self.actions_per_token:
@@ -68,6 +75,7 @@ class LoopedDiT(nn.Module):
     """An action chunk from an observation and a noisy chunk, at every depth 1..`max_loops`."""
 
     frequencies: Tensor
+    history_position: nn.Parameter | None
 
     def __init__(
         self, config: LoopedDiTConfig, cameras: int, proprio_dim: int, action_dim: int
@@ -79,6 +87,10 @@ class LoopedDiT(nn.Module):
         self.proprio = nn.Linear(proprio_dim, width)
         tokens = cameras * TOKENS_PER_CAMERA + 1
         self.observation_position = nn.Parameter(0.02 * torch.randn(tokens, width))
+        # Oldest first. Without history there is none, nor a random number drawn for it.
+        self.history_position = (
+            nn.Parameter(0.02 * torch.randn(config.history, width)) if config.history > 1 else None
+        )
         group = config.actions_per_token
         self.action_in = nn.Linear(group * action_dim, width)
         self.action_position = nn.Parameter(
@@ -97,11 +109,12 @@ class LoopedDiT(nn.Module):
         self.out_norm = nn.LayerNorm(width)
         self.action_out = nn.Linear(width, group * action_dim)
 
-    def encode(self, frames: list[Tensor], proprio: Tensor, loops: int) -> tuple[Tensor, Tensor]:
-        """Each camera's frames (B, 3, S, S), proprio (B, P) -> keys, values (L, B, heads, N, d)."""
-        parts = [encoder(frames[i]) for i, encoder in enumerate(self.cameras)]
-        parts.append(self.proprio(proprio)[:, None])
-        tokens = torch.cat(parts, dim=1) + self.observation_position
+    def encode(
+        self, frames: list[Tensor], proprio: Tensor, loops: int, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Each camera's frames (B, O, 3, S, S), proprio (B, O, P) -> keys, values
+        (L, B, heads, N, d). `seen` (B, O) bool: all steps where it is None."""
+        tokens = self._observation_tokens(frames, proprio, seen)
         condition = self._condition(torch.full((1,), CLEAN, device=tokens.device))
         keys: list[Tensor] = []
         values: list[Tensor] = []
@@ -127,20 +140,22 @@ class LoopedDiT(nn.Module):
         proprio: Tensor,
         chunk: Tensor,
         valid: Tensor,
-        generator: torch.Generator,
+        noise: Tensor,
+        times: Tensor,
         distill: float,
+        seen: Tensor | None = None,
     ) -> ExitLosses:
         """How far each exit's predicted chunk is from the demonstrated one, normalised units.
 
-        chunk (B, H, A) is the demonstrated one; valid (B, H) marks actions inside the episode.
+        chunk (B, H, A) is the demonstrated one; valid (B, H) marks actions inside the episode;
+        `seen` as in `encode`.
+        The model sees the point at `times` (B,) of the line from `noise` (B, H, A) to it.
         `distill` in [0, 1) is the share of a shallower exit's target that is the deepest exit's
         own prediction rather than the demonstration: the same optimum with less noise.
         """
-        noise = torch.randn(chunk.shape, generator=generator, device=chunk.device)
-        times = sample_times(len(chunk), generator)
-        keys, values = self.encode(frames, proprio, self.config.max_loops)
+        keys, values = self.encode(frames, proprio, self.config.max_loops, seen)
         passes = self._loop(interpolate(noise, chunk, times), times, keys, values)
-        exits = [self._chunk(tokens) for tokens in passes]
+        exits = [self._chunk(tokens).to(chunk.dtype) for tokens in passes]  # from bf16, if it is
         mixed = torch.lerp(chunk, exits[-1].detach(), distill)
         targets = [mixed] * (len(exits) - 1) + [chunk]
         weight = valid[..., None].to(chunk.dtype)
@@ -155,6 +170,25 @@ class LoopedDiT(nn.Module):
             objective=mean_square(predicted - torch.stack(targets)),
             error=mean_square(predicted.detach() - chunk),
         )
+
+    def _observation_tokens(
+        self, frames: list[Tensor], proprio: Tensor, seen: Tensor | None
+    ) -> Tensor:
+        """See `encode` -> (B, N, D), the tokens of the oldest step first."""
+        if self.history_position is None:
+            parts = [encoder(frames[i]) for i, encoder in enumerate(self.cameras)]
+            parts.append(self.proprio(proprio)[:, None])
+            return torch.cat(parts, dim=1) + self.observation_position
+        steps = (-1, self.config.history)
+        parts = [
+            encoder(frames[i].flatten(0, 1)).unflatten(0, steps)
+            for i, encoder in enumerate(self.cameras)
+        ]
+        parts.append(self.proprio(proprio)[:, :, None])
+        tokens = torch.cat(parts, dim=2)  # (B, O, N / O, D)
+        if seen is not None:
+            tokens = tokens * seen[..., None, None].to(tokens.dtype)
+        return (tokens + self.observation_position + self.history_position[:, None]).flatten(1, 2)
 
     def _loop(
         self, sample: Tensor, times: Tensor, keys: Tensor, values: Tensor

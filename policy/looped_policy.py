@@ -1,16 +1,18 @@
 """The policy as robots know it: raw observations in, raw action chunks out, at any depth.
 
-Shapes: B batch, H action horizon, A action dim, K loops, L = K * blocks. This float32 module is
-the reference that every exported graph and every back end is compared with.
+Shapes: B batch, O observed steps (an axis where the policy has history), H action horizon, A action
+dim, K loops, L = K * blocks. This float32 module is the reference that every exported graph and
+every back end is compared with.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from loopdit.datasets.spec import PROPRIO, PolicySpec
-from loopdit.policy.flow_matching import euler_step, integrate
+from loopdit.policy.flow_matching import euler_step, integrate, sample_times
 from loopdit.policy.looped_dit import ExitLosses, LoopedDiT, LoopedDiTConfig
 from loopdit.policy.normalizer import Normalizer
 
@@ -24,16 +26,35 @@ DEFAULT_STEPS = 10
 DEFAULT_TEMPERATURE = 0.0
 
 
+class Draws(NamedTuple):
+    """What chance decides about a batch in training.
+
+    The starting noise (B, H, A) and its times (B,), the noise on the proprio (B, O, P): standard
+    normal and in [0, 1]. Drawn before the losses, so that a batch may be split after it.
+    """
+
+    noise: Tensor
+    times: Tensor
+    proprio: Tensor
+
+    def rows(self, start: int, stop: int) -> "Draws":
+        """Those of the windows from `start` to below `stop`."""
+        return Draws(*(values[start:stop] for values in self))
+
+
 class LoopedPolicy(nn.Module):
-    """A normaliser around a looped DiT, for one spec."""
+    """A normaliser around a looped DiT, for one spec.
+
+    `spec` is of the policy: with the history that `config` asks for, whatever it was given.
+    """
 
     def __init__(self, spec: PolicySpec, config: LoopedDiTConfig) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec = spec.without_history().with_history(config.history)
         self.config = config
-        self.normalizer = Normalizer(spec)
+        self.normalizer = Normalizer(self.spec)
         self.model = LoopedDiT(
-            config, len(spec.cameras), spec.proprio.shape[0], spec.action.shape[0]
+            config, len(spec.cameras), spec.proprio.shape[-1], spec.action.shape[-1]
         )
 
     @property
@@ -76,27 +97,45 @@ class LoopedPolicy(nn.Module):
         )
         return self.to_actions(sample)
 
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        """For `count` windows, on the generator's device."""
+        device = generator.device
+        chunk = (count, self.horizon, *self.spec.action.shape)
+        proprio = (count, *self.spec.proprio.shape)
+        return Draws(
+            noise=torch.randn(chunk, generator=generator, device=device),
+            times=sample_times(count, generator),
+            proprio=torch.randn(proprio, generator=generator, device=device),
+        )
+
     def losses(
         self,
         observation: Mapping[str, Tensor],
         actions: Tensor,
         valid: Tensor,
-        generator: torch.Generator,
+        draws: Draws,
         distill: float,
         proprio_noise: float = 0.0,
+        seen: Tensor | None = None,
     ) -> ExitLosses:
         """Training losses of each exit, from raw observations and actions (B, H, A).
 
+        `seen` (B, O) bool hides past observations where it is false (see `training/augmentation`).
         `proprio_noise` (in normalised units) keeps the policy from reading its next action off
         its own pose to a precision that a real arm does not have.
         """
         frames, proprio = self._normalized(observation)
         if proprio_noise:
-            noise = torch.randn(proprio.shape, generator=generator, device=proprio.device)
-            proprio = proprio + proprio_noise * noise
+            proprio = proprio + proprio_noise * draws.proprio
         chunk = self.normalizer.chunk(actions)
-        return self.model.loss(frames, proprio, chunk, valid, generator, distill)
+        noise, times = draws.noise, draws.times
+        return self.model.loss(frames, proprio, chunk, valid, noise, times, distill, seen)
 
     def _normalized(self, observation: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
-        frames = [self.normalizer.frame(observation[camera.name]) for camera in self.spec.cameras]
+        raw = [observation[camera.name] for camera in self.spec.cameras]
+        if self.config.history == 1:
+            frames = [self.normalizer.frame(frame) for frame in raw]
+        else:
+            steps = (-1, self.config.history)
+            frames = [self.normalizer.frame(f.flatten(0, 1)).unflatten(0, steps) for f in raw]
         return frames, self.normalizer.proprio(observation[PROPRIO])

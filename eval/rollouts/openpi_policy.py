@@ -197,6 +197,7 @@ class OpenPiPolicy:
     """An openpi server as a policy for one environment. See `rollout.RolloutPolicy`."""
 
     looks = True
+    history = 1
 
     def __init__(self, client: OpenPiClient, spec: PolicySpec, keys: Mapping[str, str]) -> None:
         """`keys` as from `parse_keys`. Raises ConfigError where they do not fit `spec`."""

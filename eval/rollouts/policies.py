@@ -51,7 +51,9 @@ class ModelPolicy:
         loops: int,
         steps: int,
         begin_episode: Callable[[], None] | None = None,
+        history: int = 1,
     ) -> None:
+        self.history = history
         self._infer = infer
         self._loops = loops
         self._steps = steps
@@ -151,6 +153,7 @@ class ExpertPolicy:
     """The environment's scripted expert, asked at every step: what the task allows at best."""
 
     looks = False
+    history = 1
 
     def __init__(self, env: Environment) -> None:
         self._env = env
@@ -173,6 +176,7 @@ class ZerosPolicy:
     """The action that is all zeros."""
 
     looks = False
+    history = 1
 
     def __init__(self, action: TensorSpec) -> None:
         self._action = np.zeros((1, *action.shape), np.float32)
@@ -190,6 +194,7 @@ class RandomPolicy:
     """Uniform within the action's limits; a task it solves has a weak criterion."""
 
     looks = False
+    history = 1
 
     def __init__(self, action: TensorSpec) -> None:
         self._low, self._high = np.array(action.low), np.array(action.high)
@@ -217,6 +222,7 @@ class ReplayPolicy:
     """
 
     looks = False
+    history = 1
 
     def __init__(self, store: EpisodeStore) -> None:
         self._store = store
@@ -242,6 +248,7 @@ class RecordedPolicy:
     """Actions (T, A) that a rollout executed, one at a time: plays it again to the bit."""
 
     looks = False
+    history = 1
 
     def __init__(self, actions: np.ndarray) -> None:
         self._actions = actions

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.store import EpisodeStore
 from loopdit.deploy.backends import load_backend
-from loopdit.deploy.bundle import Bundle, default_bundle, file_entry, model_id
+from loopdit.deploy.bundle import Bundle, default_bundle, model_id
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.manifest import MANIFEST
 from loopdit.deploy.served_bundle import ServedBundle
@@ -134,7 +134,9 @@ def _served(client: PolicyClient) -> PolicySource:
         loops=tuple(client.loops),
         steps=client.steps,
         # The noise seed travels with each request; one of the session would be mixed into it.
-        make=_with_dial(over_the_wire(client), begin_episode=lambda: client.reset(seed=0)),
+        make=_with_dial(
+            over_the_wire(client), client.spec, begin_episode=lambda: client.reset(seed=0)
+        ),
     )
 
 
@@ -172,23 +174,24 @@ def _bundle(path: str) -> PolicySource:
         model_id=opened.model_id,
         loops=opened.loops,
         steps=opened.steps,
-        make=_with_dial(in_process(model)),
+        make=_with_dial(in_process(model), opened.spec),
     )
 
 
 def _checkpoint(path: str) -> PolicySource:
-    from loopdit.policy.checkpoint import WEIGHTS, load_policy
+    from loopdit.policy.checkpoint import load_checkpoint
     from loopdit.policy.looped_policy import DEFAULT_STEPS
 
     _one_thread()
-    policy = load_policy(path)
+    loaded = load_checkpoint(path)
+    policy = loaded.policy
     return PolicySource(
         kind="checkpoint",
         spec=policy.spec,
-        model_id=model_id(file_entry(Path(path, WEIGHTS)).sha256, policy.spec),
+        model_id=model_id(loaded.weights_sha256, policy.spec),
         loops=tuple(range(1, policy.max_loops + 1)),
         steps=DEFAULT_STEPS,
-        make=_with_dial(torch_module(policy)),
+        make=_with_dial(torch_module(policy), policy.spec),
     )
 
 
@@ -201,7 +204,7 @@ def _untrained(path: str) -> PolicySource:
         model_id=None,
         loops=opened.loops,
         steps=opened.steps,
-        make=_with_dial(untrained_twin(path, _UNTRAINED_SEED)),
+        make=_with_dial(untrained_twin(path, _UNTRAINED_SEED), opened.spec),
     )
 
 
@@ -237,9 +240,10 @@ def _baseline(name: str, make: Callable[[Environment, int, int], RolloutPolicy])
 
 
 def _with_dial(
-    infer: Infer, begin_episode: Callable[[], None] | None = None
+    infer: Infer, spec: PolicySpec | None, begin_episode: Callable[[], None] | None = None
 ) -> Callable[[Environment, int, int], RolloutPolicy]:
-    return lambda env, loops, steps: ModelPolicy(infer, loops, steps, begin_episode)
+    history = spec.history if spec else 1
+    return lambda env, loops, steps: ModelPolicy(infer, loops, steps, begin_episode, history)
 
 
 def _required(value: str, why: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from loopdit.datasets.spec import Observation
 from loopdit.deploy.chunk_execution import ChunkExecution
+from loopdit.deploy.observation_history import ObservationHistory
 from loopdit.eval.environment import Environment
 from loopdit.eval.rollouts.control import ControlRecord, control_record, never_waiting_record
 from loopdit.eval.rollouts.delays import Delay
@@ -40,17 +41,20 @@ class RolloutPolicy(Protocol):
     """Whatever can drive an environment.
 
     `looks`: whether it looks at what is observed. When it does not, a caller may set
-    `env.observing = False`, and nothing is rendered.
+    `env.observing = False`, and nothing is rendered. `history`: how many observations it is given,
+    the latest and those of the control steps before it; 1 for the latest alone.
     """
 
     looks: bool
+    history: int
 
     def reset(self, seed: int) -> None:
         """Called after the environment was reset to the episode that `seed` names."""
         ...
 
     def chunk(self, observation: Observation, instruction: str) -> Answer:
-        """The next actions, from what is seen now."""
+        """The next actions, from what is seen now: tensors (O, ...), oldest first, where the
+        history O is above 1."""
         ...
 
 
@@ -179,6 +183,7 @@ def _drive(
     execution.reset()
     seen_through = EpisodeFaults(faults, env.policy_spec, seed, env.max_steps)
     requests = _Requests(env, policy, seed, execution, delay, clock)
+    history = ObservationHistory(policy.history)
     digest = hashlib.sha256(env.state().tobytes())
     actions: list[np.ndarray] = []
     waits: list[float] = []
@@ -188,14 +193,16 @@ def _drive(
         if on_observation is not None:
             on_observation(observation)
         step = len(actions)
-        waits.append(requests.serve(seen_through.apply(observation, step), step))
+        history.add(seen_through.apply(observation, step))
+        waits.append(requests.serve(history, step))
         action = execution.action(step)
         if action is None:
             missed += 1
             action = env.idle(actions[-1] if actions else None)
         actions.append(np.array(action, np.float32))
-        # A fault may show a frame again later.
-        env.observing = rendering and (watched or bool(faults) or requests.may_ask(step + 1))
+        # A fault may show a frame again later, and so does a history.
+        needed = watched or bool(faults) or policy.history > 1 or requests.may_ask(step + 1)
+        env.observing = rendering and needed
         observation, _, terminated, truncated, info = env.step(actions[-1])
         digest.update(env.state().tobytes())
         rejected += bool(info["rejected"])
@@ -255,14 +262,14 @@ class _Requests:
             return self._under_way[2] <= step
         return self._execution.wants_chunk(step)
 
-    def serve(self, observation: Observation, step: int) -> float:
+    def serve(self, history: ObservationHistory, step: int) -> float:
         """Load what comes at `step`, then ask for more if that is wanted; seconds that took."""
         self._load_what_came(step)
         if self._under_way is not None or not self._execution.wants_chunk(step):
             return 0.0
         self._execution.requested(step)
         asked = self._clock()
-        answer = self._policy.chunk(observation, self._env.instruction)
+        answer = self._policy.chunk(history.stacked(), self._env.instruction)
         latency_s = self._clock() - asked
         delay = self._delay.steps(
             self._seed, len(self.delays), latency_s, self._env.control_period_s

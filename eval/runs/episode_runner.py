@@ -179,7 +179,7 @@ class EpisodeRunner:
     def _image_size(self) -> int:
         if self._setup.image_size or self.source.spec is None:
             return self._setup.image_size or DEFAULT_IMAGE_SIZE
-        wanted = self.source.spec.cameras
+        wanted = self.source.spec.without_history().cameras
         return wanted[0].shape[0] if wanted else 0
 
     def _require_fit(self, env: Environment, rate_hz: float) -> None:
@@ -189,7 +189,7 @@ class EpisodeRunner:
         offered = env.policy_spec
         if rate_hz:
             offered = replace(offered, control_period_s=spec.control_period_s)
-        spec.require_equal(
+        spec.without_history().require_equal(
             offered,
             f"the policy {self._setup.policy}",
             f"the environment {self._setup.env}",

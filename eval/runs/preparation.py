@@ -155,7 +155,12 @@ def _demonstrated(config: EvalConfig) -> dict[str, list[int]]:
     folder = Path(default_bundle() if config.policy == SHIPPED else config.policy)
     for path in (folder / MANIFEST, folder / _CHECKPOINT):
         if path.is_file():
-            found[f"policy={config.policy}"] = list(trained_seeds(_provenance(path)))
+            learned = _provenance(path)
+            found[f"policy={config.policy}"] = list(trained_seeds(learned))
+            while "init" in learned:  # fine-tuned: what it began from has learned, too
+                begun_from, learned = learned["init"]["folder"], learned["init"]["provenance"]
+                source = f"policy={config.policy} began from {begun_from}, which"
+                found[source] = list(trained_seeds(learned))
     return found
 
 

@@ -110,6 +110,36 @@ def test_labels_that_do_not_count_the_last_axis_are_refused():
         TensorSpec("proprio", (2,), "float32", labels=("only one",))
 
 
+def test_the_spec_of_a_policy_with_history_has_that_many_observations_in_one(spec: PolicySpec):
+    stacked = spec.with_history(3)
+    assert [t.shape for t in stacked.observations] == [(3, 4, 4, 3), (3, 4, 4, 3), (3, 2)]
+    assert stacked.proprio.labels == ("shoulder", "gripper")
+    assert stacked.action == spec.action
+    assert stacked.without_history() == spec
+    assert PolicySpec.from_dict(json.loads(json.dumps(stacked.to_dict()))) == stacked
+    assert "history is absent, there 3" in spec.differences(stacked)
+
+
+@given(original=specs())
+def test_a_history_of_one_is_no_history_and_is_not_written_down(original: PolicySpec):
+    assert original.with_history(1) == original
+    assert original.without_history() == original
+    assert "history" not in original.to_dict()
+
+
+def test_a_history_that_the_shapes_do_not_have_is_refused(spec: PolicySpec):
+    with pytest.raises(SpecMismatch, match=r"images.front has shape \(4, 4, 3\); its first axis"):
+        PolicySpec.from_dict(spec.to_dict() | {"history": 2})
+    with pytest.raises(ValueError, match="a history of 2 already"):
+        spec.with_history(2).with_history(2)
+
+
+def test_an_observation_without_its_history_is_refused(spec: PolicySpec):
+    one = {t.name: np.zeros(t.shape, t.dtype) for t in spec.observations}
+    with pytest.raises(ObservationError, match=r"images.front has .* policy takes \(2, 4, 4, 3\)"):
+        spec.with_history(2).check_observation(one)
+
+
 @pytest.fixture
 def observation() -> dict[str, np.ndarray]:
     return {

@@ -95,6 +95,7 @@ class PlanningPolicy:
     on."""
 
     looks = True
+    history = 1
 
     def __init__(self, horizon: int, clock: FakeClock, latencies_s: list[float]) -> None:
         self.horizon, self.clock, self.latencies_s = horizon, clock, latencies_s

@@ -40,16 +40,13 @@ def test_a_shallow_pass_is_the_beginning_of_a_deep_one(model: LoopedDiT):
 def test_every_exit_is_compared_with_the_demonstration_inside_its_episode(
     model: LoopedDiT, inside: int
 ):
-    """Written out: the same draws, the prediction served at that depth, a mean over what counts."""
+    """Written out: the same noise, the prediction served at that depth, a mean over what counts."""
     frames, proprio, chunk, _ = inputs()
     valid = torch.arange(8).expand(3, 8) < inside
-    losses = model.loss(
-        frames, proprio, chunk, valid, torch.Generator().manual_seed(4), distill=0.0
-    ).objective
-    # The draws by hand: noise first, then the times' uniforms.
     generator = torch.Generator().manual_seed(4)
     noise = torch.randn(chunk.shape, generator=generator)
-    times = 1 - (1 - torch.rand(3, generator=generator)) ** (1 / 1.5)
+    times = torch.rand(3, generator=generator)
+    losses = model.loss(frames, proprio, chunk, valid, noise, times, distill=0.0).objective
     sample = noise + times[:, None, None] * (chunk - noise)
     for loops in (1, 2, 3):
         predicted = model.predict(sample, times, *model.encode(frames, proprio, loops))
@@ -115,11 +112,11 @@ def test_loops_share_their_weights():
 
 
 def test_errors_to_the_demonstrations_do_not_depend_on_the_distillation(model: LoopedDiT):
-    frames, proprio, chunk, _ = inputs()
+    frames, proprio, chunk, times = inputs()
     valid = torch.ones(3, 8, dtype=torch.bool)
+    noise = torch.randn(chunk.shape, generator=torch.Generator().manual_seed(0))
     plain, mixed = (
-        model.loss(frames, proprio, chunk, valid, torch.Generator().manual_seed(0), distill)
-        for distill in (0.0, 0.5)
+        model.loss(frames, proprio, chunk, valid, noise, times, distill) for distill in (0.0, 0.5)
     )
     torch.testing.assert_close(plain.error, mixed.error)
     torch.testing.assert_close(plain.error, plain.objective)
@@ -130,11 +127,10 @@ def test_errors_to_the_demonstrations_do_not_depend_on_the_distillation(model: L
 def test_distillation_moves_no_gradient_into_the_teacher():
     torch.manual_seed(0)
     model = LoopedDiT(CONFIG, cameras=2, proprio_dim=5, action_dim=7)
-    frames, proprio, chunk, _ = inputs()
+    frames, proprio, chunk, times = inputs()
     valid = torch.ones(3, 8, dtype=torch.bool)
-    loss = model.loss(
-        frames, proprio, chunk, valid, torch.Generator().manual_seed(0), 0.5
-    ).objective
+    noise = torch.randn(chunk.shape, generator=torch.Generator().manual_seed(0))
+    loss = model.loss(frames, proprio, chunk, valid, noise, times, 0.5).objective
     loss[0].backward()
     gradient = model.loop_embedding.grad
     assert gradient is not None

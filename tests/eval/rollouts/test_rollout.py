@@ -195,6 +195,27 @@ def test_with_an_onlooker_every_frame_is_rendered_and_with_a_blind_policy_none()
     assert not env.observing
 
 
+@pytest.mark.parametrize("execute_horizon", [1, 3])
+def test_a_policy_with_history_sees_each_control_step_however_many_it_executes_at_once(
+    execute_horizon: int,
+):
+    seen: list[list[float]] = []
+
+    class Remembering(PlanningPolicy):
+        history = 3
+
+        def chunk(self, observation: Observation, instruction: str) -> Answer:
+            seen.append(observation["proprio"][:, 0].tolist())
+            return super().chunk({"proprio": observation["proprio"][-1]}, instruction)
+
+    env, policy = CountingEnv(goal=9, max_steps=7), Remembering(4, FakeClock(), [0.0])
+    for _ in range(2):  # the second episode remembers nothing of the first
+        seen.clear()
+        drive(env, policy, execute_horizon)
+        asked = range(0, 7, execute_horizon)
+        assert seen == [[max(0, t - 2), max(0, t - 1), t] for t in asked]
+
+
 def test_what_raises_leaves_the_environment_observing_as_it_was():
     class Failing(PlanningPolicy):
         def chunk(self, observation: Observation, instruction: str) -> Answer:

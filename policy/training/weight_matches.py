@@ -1,0 +1,125 @@
+"""Which place of one policy's weight means what which place of another's does.
+
+Cameras are the same by name, elements of proprio and action by label, loops, blocks and tokens of a
+chunk by number, past steps by age. Knows the parameters of `LoopedDiT` by name; copies nothing.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from loopdit.datasets.spec import PolicySpec, TensorSpec
+from loopdit.policy.image_encoder import TOKENS_PER_CAMERA
+from loopdit.policy.looped_policy import LoopedPolicy
+
+Pairs = list[tuple[int, int]]  # (place in the new tensor, place in the old one)
+
+
+class Match(NamedTuple):
+    """The old weight that a new one is like, None for none, and which places along `axis` are
+    which; the other axes are of one size. `reason` says what is missing, empty for nothing."""
+
+    source: Tensor | None
+    axis: int
+    pairs: Pairs
+    reason: str = ""
+
+
+def match_weight(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
+    """For the parameter `name` of `new.model`."""
+    part, _, rest = name.partition(".")
+    spec, old_spec = new.spec, old.spec
+    if part == "cameras":
+        index, _, inner = rest.partition(".")
+        names = [camera.name for camera in old_spec.cameras]
+        camera = spec.cameras[int(index)].name
+        if camera not in names:
+            return Match(None, 0, [], "a camera it did not have")
+        return _rows(name, old, new, None, was=f"cameras.{names.index(camera)}.{inner}")
+    if old.config.width != new.config.width:
+        return Match(None, 0, [], _width(old, new))
+    if part == "observation_position":
+        return _rows(name, old, new, _places(old_spec, spec))
+    if name == "proprio.weight":
+        return _rows(name, old, new, same_elements(old_spec.proprio, spec.proprio), axis=1)
+    group, old_group = new.config.actions_per_token, old.config.actions_per_token
+    if part in ("action_in", "action_out", "action_position") and group != old_group:
+        return Match(None, 0, [], f"actions_per_token={group} where it had {old_group}")
+    if part in ("action_in", "action_out") and name != "action_in.bias":
+        pairs, reason = same_elements(old_spec.action, spec.action)
+        size, old_size = spec.action.shape[-1], old_spec.action.shape[-1]
+        places = [(g * size + a, g * old_size + b) for g in range(group) for a, b in pairs]
+        return _rows(name, old, new, (places, reason), axis=int(name == "action_in.weight"))
+    if part in ("action_position", "loop_embedding", "history_position"):
+        return _numbered(name, old, new)
+    return _rows(name, old, new, None)
+
+
+def same_elements(old: TensorSpec, new: TensorSpec) -> tuple[Pairs, str]:
+    """Elements of a vector that are the same: by label, without labels by number."""
+    size, old_size = new.shape[-1], old.shape[-1]
+    if not (new.labels and old.labels):
+        if size == old_size:
+            return [(i, i) for i in range(size)], ""
+        return [], f"{size} elements where it had {old_size}, and no labels to match them by"
+    pairs = [(i, old.labels.index(x)) for i, x in enumerate(new.labels) if x in old.labels]
+    missing = [label for label in new.labels if label not in old.labels]
+    return pairs, f"new: {', '.join(missing)}" if missing else ""
+
+
+def _places(old: PolicySpec, new: PolicySpec) -> tuple[Pairs, str]:
+    """Rows of the observation tokens' places: each camera's, then the one of proprio."""
+    names = [camera.name for camera in old.cameras]
+    pairs: Pairs = []
+    missing: list[str] = []
+    for i, camera in enumerate(new.cameras):
+        if camera.name in names:
+            first, old_first = (k * TOKENS_PER_CAMERA for k in (i, names.index(camera.name)))
+            pairs += [(first + row, old_first + row) for row in range(TOKENS_PER_CAMERA)]
+        else:
+            missing.append(camera.name)
+    pairs.append((len(new.cameras) * TOKENS_PER_CAMERA, len(names) * TOKENS_PER_CAMERA))
+    return pairs, f"new: {', '.join(missing)}" if missing else ""
+
+
+def _numbered(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
+    """Rows that are counted: from the front, past steps from the latest back."""
+    before = _parameter(old, name)
+    if before is None:
+        return Match(None, 0, [], "it had no history")
+    count, old_count = len(new.model.get_parameter(name)), len(before)
+    both = min(count, old_count)
+    skipped = (count - both, old_count - both) if name == "history_position" else (0, 0)
+    pairs = [(skipped[0] + i, skipped[1] + i) for i in range(both)]
+    reason = f"{count} where it had {old_count}" if count > old_count else ""
+    return _rows(name, old, new, (pairs, reason))
+
+
+def _rows(
+    name: str,
+    old: LoopedPolicy,
+    new: LoopedPolicy,
+    places: tuple[Pairs, str] | None,
+    axis: int = 0,
+    was: str = "",
+) -> Match:
+    """`places` along `axis`, the whole weight where it is None; `was`: the old one's name."""
+    source, target = _parameter(old, was or name), new.model.get_parameter(name)
+    if source is None:
+        return Match(None, axis, [], "it had none")
+    sizes, old_sizes = list(target.shape), list(source.shape)
+    if places is None:
+        places = [(i, i) for i in range(sizes[axis])], ""
+    else:
+        del sizes[axis], old_sizes[axis]
+    if sizes != old_sizes:
+        return Match(source, axis, [], _width(old, new))
+    return Match(source, axis, *places)
+
+
+def _width(old: LoopedPolicy, new: LoopedPolicy) -> str:
+    return f"width={new.config.width} where it had {old.config.width}"
+
+
+def _parameter(policy: LoopedPolicy, name: str) -> Tensor | None:
+    return dict(policy.model.named_parameters()).get(name)
