@@ -65,4 +65,4 @@ def store(collected: Collected, collect_config: CollectConfig) -> EpisodeStore:
 
 @pytest.fixture(scope="session")
 def store_path(store: EpisodeStore) -> Path:
-    return store.path
+    return Path(store.path)
