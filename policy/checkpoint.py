@@ -1,93 +1,151 @@
 """A trained policy on disk: weights, what rebuilds them, and what goes on with the training.
 
 A checkpoint is a folder: `checkpoint.json` (format version, spec, model configuration, training
-provenance), `model.safetensors` (the weights to serve, normaliser included), and
-`training_state.pt` (step, raw weights, optimizer, random state; not needed to serve).
-Each file is written aside and renamed, so a crash leaves the previous one.
+provenance, digests of the other files, the training's numbers), `model.safetensors` (the weights
+to serve, normaliser included) and `training_state.safetensors` (raw weights, optimizer; not needed
+to serve). All of it changes at once (`checkpoint_files`), and nothing in it is a pickle.
+
+Version 1 had no digests and its training state was a pickle: its weights are read, training goes
+on from them only as from any others.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
+import safetensors.torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.errors import CheckpointError, LoopditError
+from loopdit.policy.checkpoint_files import (
+    MANIFEST,
+    read_checkpoint,
+    read_manifest,
+    replace_checkpoint,
+)
 from loopdit.policy.looped_dit import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
-from loopdit.whole_file import whole_file
+
+__all__ = ["MANIFEST", "TRAINING_STATE", "WEIGHTS"]
 
 FORMAT = "loopdit-checkpoint"
-FORMAT_VERSION = 1
-MANIFEST = "checkpoint.json"
+FORMAT_VERSION = 2
+_READABLE_VERSIONS = (1, 2)
 WEIGHTS = "model.safetensors"
-TRAINING_STATE = "training_state.pt"
+TRAINING_STATE = "training_state.safetensors"
+_NUMBERS = "training"  # the manifest's entry beside the tensors of TRAINING_STATE
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a training goes on from: plain JSON, and tensors by name."""
+
+    numbers: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CheckpointContent:
+    """All that a checkpoint holds, before it is written."""
+
+    spec: PolicySpec
+    config: LoopedDiTConfig
+    weights: Mapping[str, Tensor]
+    provenance: Mapping[str, Any]
+    training: TrainingState | None = None
+
+    @classmethod
+    def of(
+        cls,
+        policy: LoopedPolicy,
+        provenance: Mapping[str, Any],
+        training: TrainingState | None = None,
+    ) -> "CheckpointContent":
+        """What is in `policy` now; its tensors are shared, not copied."""
+        return cls(policy.spec, policy.config, policy.state_dict(), provenance, training)
+
+    def copied(self) -> "CheckpointContent":
+        """The same with tensors of its own on the CPU, for who writes while training goes on."""
+        training = self.training and replace(self.training, tensors=_copied(self.training.tensors))
+        return replace(self, weights=_copied(self.weights), training=training)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A policy in eval mode, float32, on the CPU, and how it came to be."""
+    """A policy in eval mode, float32, on the CPU, and how it came to be.
+
+    `weights_sha256` is of the weights' file, whose name differs while it is being replaced.
+    """
 
     policy: LoopedPolicy
     provenance: dict[str, Any]
+    weights_sha256: str
 
 
 def save_checkpoint(
     folder: Path,
     policy: LoopedPolicy,
     provenance: Mapping[str, Any],
-    training_state: Mapping[str, Any] | None = None,
+    training: TrainingState | None = None,
 ) -> None:
     """Write or replace the checkpoint in `folder`. Raises CheckpointError when the disk is full."""
-    manifest = {
+    write_checkpoint(folder, CheckpointContent.of(policy, provenance, training))
+
+
+def write_checkpoint(folder: Path, content: CheckpointContent) -> None:
+    """Like `save_checkpoint`, of what was in a policy at another moment."""
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "spec": policy.spec.to_dict(),
-        "policy": asdict(policy.config),
-        "provenance": dict(provenance),
+        "spec": content.spec.to_dict(),
+        "policy": asdict(content.config),
+        "provenance": dict(content.provenance),
     }
-    weights = {name: tensor.contiguous() for name, tensor in policy.state_dict().items()}
-    text = json.dumps(manifest, indent=1)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if training_state is not None:
-            with whole_file(folder / TRAINING_STATE) as path:
-                torch.save(dict(training_state), path)
-        with whole_file(folder / WEIGHTS) as path:
-            save_file(weights, path)
-        with whole_file(folder / MANIFEST) as path:
-            path.write_text(text)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        # torch and safetensors report a full disk as errors of their own.
-        raise CheckpointError(
-            f"cannot write the checkpoint {folder} ({error}). "
-            f"Free space or choose another out=; what was there before is intact."
-        ) from error
+    files: dict[str, Callable[[Path], None]] = {WEIGHTS: _writer(content.weights)}
+    if content.training is not None:
+        manifest[_NUMBERS] = dict(content.training.numbers)
+        files[TRAINING_STATE] = _writer(content.training.tensors)
+    _replace(folder, manifest, files)
+
+
+def copy_policy(source: str | Path, target: Path) -> None:
+    """Write `source`'s policy to `target` as a checkpoint without training state, byte for byte.
+
+    Raises CheckpointError.
+    """
+    manifest, files = read_checkpoint(Path(source), [WEIGHTS])
+    _require_version(Path(source), manifest)
+    described = {name: manifest[name] for name in ("format", "spec", "policy", "provenance")}
+    _replace(
+        target,
+        {**described, "format_version": FORMAT_VERSION},
+        {WEIGHTS: partial(_write_bytes, content=files[WEIGHTS])},
+    )
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
     """Read a checkpoint. Raises CheckpointError: missing, damaged, or of another format."""
     folder = Path(folder)
-    manifest = _read_manifest(folder)
+    _require_version(folder, read_manifest(folder))
+    manifest, files = read_checkpoint(folder, [WEIGHTS])
     try:
         spec = PolicySpec.from_dict(manifest["spec"])
         policy = LoopedPolicy(spec, LoopedDiTConfig(**manifest["policy"]))
-        policy.load_state_dict(load_file(folder / WEIGHTS))
+        policy.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
         provenance = manifest["provenance"]
     except LoopditError:
         raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder / WEIGHTS} is missing. Copy the whole folder.") from error
     except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint {folder} is damaged: {error!s:.300}. Train or copy it again."
         ) from error
-    return Checkpoint(policy.eval().requires_grad_(False), provenance)
+    frozen = policy.eval().requires_grad_(False)
+    return Checkpoint(frozen, provenance, sha256(files[WEIGHTS]).hexdigest())
 
 
 def load_policy(folder: str | Path) -> LoopedPolicy:
@@ -95,38 +153,61 @@ def load_policy(folder: str | Path) -> LoopedPolicy:
     return load_checkpoint(folder).policy
 
 
-def load_training_state(folder: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given to go on from. Raises CheckpointError."""
-    path = folder / TRAINING_STATE
+def load_training_state(folder: Path) -> tuple[TrainingState, dict[str, Tensor]]:
+    """What `save_checkpoint` was given to go on from, and the weights that were saved with it.
+
+    Raises CheckpointError.
+    """
+    version = _require_version(folder, read_manifest(folder))
+    if version == 1:
+        raise CheckpointError(
+            f"{folder} was trained by an earlier loopdit, whose training state is a pickle and is "
+            f"not read. Begin from its weights in another folder: init={folder} out=FOLDER."
+        )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+        manifest, files = read_checkpoint(folder, [WEIGHTS, TRAINING_STATE])
+        weights, tensors = (
+            safetensors.torch.load(files[name]) for name in (WEIGHTS, TRAINING_STATE)
+        )
+        numbers = manifest[_NUMBERS]
+    except (CheckpointError, KeyError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is missing, so training cannot go on. Start afresh with overwrite=true."
+            f"training cannot go on in {folder}: {error!s:.200} Start afresh with overwrite=true."
         ) from error
-    except Exception as error:  # torch raises many kinds for a damaged file
+    return TrainingState(numbers, tensors), weights
+
+
+def _replace(
+    folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Callable[[Path], None]]
+) -> None:
+    try:
+        replace_checkpoint(folder, manifest, files)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # safetensors reports a full disk as an error of its own.
         raise CheckpointError(
-            f"{path} is damaged ({error!s:.200}). Start afresh with overwrite=true."
+            f"cannot write the checkpoint {folder} ({error}). "
+            f"Free space or choose another out=; what was there before is intact."
         ) from error
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        manifest: Any = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(
-            f"{folder} is not a checkpoint: it has no {MANIFEST}. "
-            f"Make one: policy-train out={folder}."
-        ) from error
-    except ValueError as error:  # not JSON, or not even text
-        raise CheckpointError(f"{path} is damaged: {error}. Train or copy it again.") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("provenance", {}), dict):
-        raise CheckpointError(f"{path} is not a checkpoint's. Train or copy it again.")
+def _require_version(folder: Path, manifest: Mapping[str, Any]) -> int:
     found = (manifest.get("format"), manifest.get("format_version"))
-    if found != (FORMAT, FORMAT_VERSION):
+    if found[0] != FORMAT or found[1] not in _READABLE_VERSIONS:
         raise CheckpointError(
-            f"{path} has format {found[0]!r} version {found[1]!r}; this loopdit reads "
+            f"{folder / MANIFEST} has format {found[0]!r} version {found[1]!r}; this loopdit reads "
             f"{FORMAT!r} version {FORMAT_VERSION}. Train again, or use the loopdit that wrote it."
         )
-    return manifest
+    return int(found[1])
+
+
+def _writer(tensors: Mapping[str, Tensor]) -> Callable[[Path], None]:
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    return lambda path: safetensors.torch.save_file(whole, path)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -1,42 +1,81 @@
-"""The training loop's state and one step of it. Time enters as an argument."""
+"""The training loop's state and one step of it. Time enters as an argument.
+
+Everything that chance decides in a step follows from (seed, step) and is drawn for the whole batch
+before it is split: the same on one process as on several, in one piece as in `accumulate` pieces,
+and after a resume, with no generator to be saved.
+"""
 
 import copy
+import hashlib
 import math
-from typing import Any
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import pairwise
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from loopdit.datasets.windows import Batch
-from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.checkpoint import TrainingState
+from loopdit.policy.looped_dit import ExitLosses
+from loopdit.policy.looped_policy import Draws, LoopedPolicy
+from loopdit.policy.training import non_finite
+from loopdit.policy.training.augmentation import augmented, draw_chances
 from loopdit.policy.training.config import TrainConfig
 
 _FINAL_LEARNING_RATE = 0.03  # share of the peak at the end of the cosine
-_MAX_GRADIENT_NORM = 1.0
+
+
+class StepResult(NamedTuple):
+    """What a step came to, on the device: the error of each exit to the demonstrations
+    (max_loops,) over all processes' actions, and the norm of the gradient before clipping."""
+
+    error: Tensor
+    gradient_norm: Tensor
+
+
+class NotFinite(Exception):
+    """A loss or a gradient is not a number. `rows` are the windows of the batch at fault, if any;
+    nothing has been changed by the step."""
+
+    def __init__(self, tensor: str, rows: list[int]) -> None:
+        super().__init__(tensor)
+        self.tensor = tensor
+        self.rows = rows
 
 
 class Trainer:
-    """A policy, its weight average, its optimizer and its random state.
+    """A policy, its weight average and its optimizer, on one process's device.
 
-    Everything that a resumed run needs is in `state()`; with the same data and thread count a run
-    that stopped and went on ends with the same weights as one that did not stop.
+    Everything that a resumed run needs is in `state()` and the average's weights; with the same
+    data and thread count a run that stopped and went on ends with the same weights as one that did
+    not stop.
     """
 
-    def __init__(self, policy: LoopedPolicy, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, policy: LoopedPolicy, config: TrainConfig, accelerator: Accelerator) -> None:
         self.config = config
-        self.device = device
+        self.accelerator = accelerator
         self.step = 0
         self.elapsed_s = 0.0
-        self.policy = policy.to(device)
+        self.policy = policy.to(accelerator.device)
         self.average = copy.deepcopy(self.policy).requires_grad_(False).eval()
-        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self._optimized = dict(self.policy.named_parameters())
+        self._values: list[Tensor] = list(self.policy.parameters())
+        self._averaged: list[Tensor] = list(self.average.parameters())
         self.optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
+            self._optimized.values(),
             config.learning_rate,
             betas=(0.9, 0.95),
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._losses = accelerator.prepare_model(
+            _Losses(self.policy, config.distill, config.proprio_noise)
+        )
+        self._generator = torch.Generator(accelerator.device)
 
     @property
     def progress(self) -> float:
@@ -46,56 +85,180 @@ class Trainer:
             share = max(share, self.elapsed_s / (60 * self.config.minutes))
         return min(1.0, share)
 
-    def train_step(self, batch: Batch) -> Tensor:
-        """One optimizer step; returns each exit's error to the demonstrations, (max_loops,)."""
-        config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * self._schedule()
-        losses = self.policy.losses(
-            {name: torch.from_numpy(v).to(self.device) for name, v in batch.observations.items()},
-            torch.from_numpy(batch.actions).to(self.device),
-            torch.from_numpy(batch.valid).to(self.device),
-            self.generator,
-            config.distill,
-            config.proprio_noise,
-        )
-        self.optimizer.zero_grad()
-        losses.objective.mean().backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), _MAX_GRADIENT_NORM)
-        self.optimizer.step()
-        self.step += 1
-        self._update_average()
-        return losses.error
-
-    def state(self) -> dict[str, Any]:
-        """Plain tensors and numbers, for `load_state`."""
-        return {
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
-            "policy": self.policy.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self.step = state["step"]
-        self.elapsed_s = state["elapsed_s"]
-        self.policy.load_state_dict(state["policy"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
-
-    def _schedule(self) -> float:
-        """Linear warm-up, then a cosine down to a small share, over `progress`."""
+    @property
+    def learning_rate(self) -> float:
+        """Of the step to come: linear warm-up, then a cosine down to a small share, over
+        `progress`."""
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
         cosine = 0.5 * (1 + math.cos(math.pi * self.progress))
-        return warm * (_FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine)
+        shape = _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine
+        return self.config.learning_rate * warm * shape
+
+    def train_step(self, batch: Batch, start: int = 0) -> StepResult:
+        """One optimizer step on this process's windows, the rows from `start` on of the batch.
+
+        Raises NotFinite, with the weights as they were.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.optimizer.zero_grad()
+        objective, error = self._gradients(batch, start)
+        gradients = [p.grad for p in self._optimized.values() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not non_finite.is_finite(objective, norm):
+            raise self._not_finite(batch, objective)
+        if self.config.clip_norm:
+            nn.utils.clip_grads_with_norm_(self._optimized.values(), self.config.clip_norm, norm)
+        self.optimizer.step()
+        self._update_average()
+        self.step += 1
+        return StepResult(error, norm)
+
+    def state(self) -> TrainingState:
+        """For `load_state`, beside the average; tensors are shared with the trainer."""
+        tensors = {f"policy/{name}": value for name, value in self._optimized.items()}
+        for name, parameter in self._optimized.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer/{key}/{name}"] = value
+        numbers = {"step": self.step, "elapsed_s": self.elapsed_s}
+        return TrainingState(numbers, tensors)
+
+    def load_state(self, state: TrainingState, average: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned when the average's weights were `average`."""
+        self.step = int(state.numbers["step"])
+        self.elapsed_s = float(state.numbers["elapsed_s"])
+        self.average.load_state_dict(average)
+        self.policy.load_state_dict(average)  # the buffers, which never change
+        with torch.no_grad():
+            for name, parameter in self._optimized.items():
+                parameter.copy_(state.tensors[f"policy/{name}"])
+        of_optimizer: dict[int, dict[str, Tensor]] = {}
+        for index, name in enumerate(self._optimized):
+            found = {
+                key.split("/")[1]: value
+                for key, value in state.tensors.items()
+                if key.startswith("optimizer/") and key.split("/", 2)[2] == name
+            }
+            if found:
+                of_optimizer[index] = found
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})
+
+    def require_finite_weights(self) -> None:
+        """Raise NotFinite where the last step has spoilt the weights: they must not be saved."""
+        spoilt = non_finite.spoilt_tensor(self._optimized)
+        if spoilt is not None:
+            raise NotFinite(f"the weight {spoilt}", [])
+
+    def _gradients(self, batch: Batch, start: int) -> tuple[Tensor, Tensor]:
+        """Fill the gradients; the objectives (pieces, max_loops), and the error (max_loops,)."""
+        config, world = self.config, self.accelerator.num_processes
+        mine = slice(start, start + len(batch.actions))
+        every, chances = self._chances()
+        draws = every.rows(mine.start, mine.stop)
+        chances = chances[mine] if chances is not None else None
+        counted = batch.valid.sum(axis=1)  # (B,) actions of each window that count
+        total = float(self._over_processes(torch.tensor(float(counted.sum()))))
+        objectives: list[Tensor] = []
+        errors: list[Tensor] = []
+        pieces = list(_pieces(len(batch.actions), config.accumulate))
+        for first, last in pieces:
+            whole = last == len(batch.actions)
+            with nullcontext() if whole else self.accelerator.no_sync(self._losses):
+                observation, actions, valid = self._on_device(batch, first, last)
+                own = chances[first:last] if chances is not None else None
+                seen = augmented(
+                    config.augment,
+                    self.policy.spec,
+                    observation,
+                    own,
+                    self.policy.normalizer.proprio_mean,
+                )
+                losses = self._losses(
+                    seen.observations, actions, valid, draws.rows(first, last), seen.seen
+                )
+                # Each piece's losses are means over its own actions.
+                share = float(counted[first:last].sum()) / total
+                objective = losses.objective.mean() * (share * world)  # DDP takes the mean
+                self.accelerator.backward(objective)
+            objectives.append(losses.objective.detach())
+            errors.append(losses.error * share)
+        return torch.stack(objectives), self._over_processes(torch.stack(errors).sum(0))
+
+    def _chances(self) -> tuple[Draws, Tensor | None]:
+        """Of the losses and of the augmentation, for all windows of the step's batch."""
+        digest = hashlib.sha256(f"{self.config.seed} {self.step}".encode()).digest()
+        seed = int.from_bytes(digest[:7])
+        self._generator.manual_seed(seed)
+        torch.manual_seed(seed)  # for layers that draw by themselves
+        count, spec = self.config.batch_size, self.policy.spec
+        draws = self.policy.draw(count, self._generator)
+        return draws, draw_chances(self.config.augment, spec, count, self._generator)
+
+    def _on_device(
+        self, batch: Batch, first: int, last: int
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        device = self.accelerator.device
+        observations = {
+            name: torch.from_numpy(values[first:last]).to(device, non_blocking=True)
+            for name, values in batch.observations.items()
+        }
+        actions, valid = (
+            torch.from_numpy(values[first:last]).to(device, non_blocking=True)
+            for values in (batch.actions, batch.valid)
+        )
+        return observations, actions, valid
+
+    def _over_processes(self, mine: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.accelerator.num_processes == 1:
+            return mine
+        return cast(Tensor, self.accelerator.reduce(mine.to(self.accelerator.device), "sum"))
+
+    def _not_finite(self, batch: Batch, objective: Tensor) -> NotFinite:
+        found = non_finite.spoilt_rows(batch)
+        if found is not None:
+            return NotFinite(*found)
+        weight = non_finite.spoilt_tensor(self._optimized)
+        if weight is not None:
+            return NotFinite(f"the weight {weight}", [])
+        loss = non_finite.spoilt_loss(objective.sum(0))
+        if loss is not None:
+            return NotFinite(loss, [])
+        gradient = non_finite.spoilt_tensor(non_finite.gradients(self.policy))
+        return NotFinite(f"the gradient of {gradient}", [])
 
     @torch.no_grad()
     def _update_average(self) -> None:
         # A young average forgets faster, so that it never remembers the random start.
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        for average, value in zip(self.average.parameters(), self.policy.parameters(), strict=True):
-            average.lerp_(value, 1 - decay)
+        done = self.step + 1
+        decay = min(self.config.ema_decay, (1 + done) / (10 + done))
+        get_ema_multi_avg_fn(decay)(self._averaged, self._values, None)
+
+
+class _Losses(nn.Module):
+    """The losses as a module's forward: what accelerate wraps, and what is compiled."""
+
+    def __init__(self, policy: LoopedPolicy, distill: float, proprio_noise: float) -> None:
+        super().__init__()
+        self.policy = policy
+        self._distill = distill
+        self._proprio_noise = proprio_noise
+
+    def forward(
+        self,
+        observation: dict[str, Tensor],
+        actions: Tensor,
+        valid: Tensor,
+        draws: Draws,
+        seen: Tensor | None,
+    ) -> ExitLosses:
+        return self.policy.losses(
+            observation, actions, valid, draws, self._distill, self._proprio_noise, seen
+        )
+
+
+def _pieces(count: int, pieces: int) -> Iterator[tuple[int, int]]:
+    """The borders of `count` windows in so many pieces of nearly equal size, none empty."""
+    borders = [count * i // pieces for i in range(pieces + 1)]
+    return ((a, b) for a, b in pairwise(borders) if b > a)

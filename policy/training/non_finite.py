@@ -1,0 +1,43 @@
+"""What became infinite or not a number in a training step, in words: where it began.
+
+Looked for only after a check of the losses and the gradient's norm has found that something did:
+observations first, then actions, losses, gradients, because each of them spoils the next.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from loopdit.datasets.windows import Batch
+
+
+def is_finite(losses: Tensor, gradient_norm: Tensor) -> bool:
+    """Whether a step may be taken. The only wait for the device in it."""
+    return bool(torch.isfinite(torch.cat([losses.flatten(), gradient_norm.view(1)])).all())
+
+
+def spoilt_rows(batch: Batch) -> tuple[str, list[int]] | None:
+    """The first tensor of the data with such numbers, and the windows of the batch they are in."""
+    for name, values in {**batch.observations, "action": batch.actions}.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            axes = tuple(range(1, values.ndim))
+            return name, np.flatnonzero(~np.isfinite(values).all(axis=axes)).tolist()
+    return None
+
+
+def spoilt_loss(losses: Tensor) -> str | None:
+    """losses (max_loops,): "the loss of K=3"."""
+    wrong = [k for k, loss in enumerate(losses.tolist(), 1) if not np.isfinite(loss)]
+    return f"the loss of K={','.join(map(str, wrong))}" if wrong else None
+
+
+def spoilt_tensor(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first with such numbers."""
+    return next((name for name, t in tensors.items() if not torch.isfinite(t).all()), None)
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    """By the names of their parameters."""
+    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}

@@ -1,0 +1,54 @@
+"""Where a training runs: one CPU, one GPU, or one process for each GPU (or CPU) by `torchrun`.
+
+`accelerate` finds the devices, joins the processes and wraps the model. What it keeps in module
+globals is taken back at the end, so that several trainings may follow each other in one process.
+"""
+
+import os
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedDataParallelKwargs
+
+from loopdit.errors import ConfigError
+from loopdit.machine import usable_cores
+
+
+@contextmanager
+def joined_processes(
+    device: str, precision: str, compiled: bool, threads: int
+) -> Generator[Accelerator]:
+    """This process's part in the training. `threads` 0: its share of the cores.
+
+    Raises ConfigError where the device is not there.
+    """
+    cpu = _is_cpu(device)
+    with warnings.catch_warnings():
+        # It tells of a number of threads that is set right below.
+        warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            dynamo_backend="inductor" if compiled else "no",
+            # Its buffers are the normaliser's, which never change.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    torch.set_num_threads(threads or max(1, usable_cores() // beside))
+    try:
+        yield accelerator
+    finally:
+        accelerator.end_training()
+        AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage] - accelerate has no public way
+        GradientState._reset_state()  # pyright: ignore[reportPrivateUsage] - as above
+
+
+def _is_cpu(device: str) -> bool:
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ConfigError("device=cuda, but PyTorch finds no CUDA device. Use device=cpu.")
+    return device == "cpu" or not there

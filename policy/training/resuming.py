@@ -1,0 +1,89 @@
+"""Whether a training may go on in a folder, and how: only with the same data, model and options."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from loopdit.errors import CheckpointError
+from loopdit.policy.checkpoint import (
+    MANIFEST,
+    TrainingState,
+    load_checkpoint,
+    load_training_state,
+)
+from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.training.config import TrainConfig
+from loopdit.policy.training.trainer import Trainer
+
+# What may differ when a run goes on: how long, where and how often, but not what is computed.
+_FREE_ON_RESUME = frozenset(
+    {
+        *("data", "out", "steps", "minutes", "device", "threads", "workers", "cache", "cache_gib"),
+        *("save_every_s", "resume", "overwrite", "validate_every", "evaluate", "log"),
+    }
+)
+
+
+def refuse_to_overwrite(config: TrainConfig, out: Path) -> None:
+    """Raise CheckpointError where a checkpoint is in the way, or missing."""
+    there = (out / MANIFEST).exists()
+    if there and not (config.resume or config.overwrite):
+        raise CheckpointError(
+            f"{out} already holds a checkpoint. Go on with resume=true, replace it with "
+            f"overwrite=true, or choose another out=."
+        )
+    if config.resume and not there:
+        raise CheckpointError(f"{out} holds no checkpoint to resume. Leave out resume=true.")
+
+
+def require_same_run(
+    config: TrainConfig, policy: LoopedPolicy, provenance: dict[str, Any], out: Path
+) -> None:
+    """Raise SpecMismatch or CheckpointError where the checkpoint is of other data, another model
+    or other options than this run."""
+    before = load_checkpoint(out)
+    data = config.stores[0] if len(config.stores) == 1 else config.data
+    before.policy.spec.require_equal(
+        policy.spec,
+        mine=f"the checkpoint {out}",
+        theirs=f"the data set {data}",
+        remedy="Resume with the data it was trained on, or choose another out=.",
+    )
+    if before.policy.config != config.policy:
+        raise CheckpointError(
+            f"{out} has policy={before.policy.config}; asked for {config.policy}. "
+            f"Resume with the same policy options."
+        )
+    if before.provenance["data_digest"] != provenance["data_digest"]:
+        raise CheckpointError(
+            f"{out} was trained on other episodes than {data} holds now. "
+            f"Resume with the same data, or start afresh with overwrite=true."
+        )
+    _require_same_options(before.provenance["config"], config, out)
+
+
+def begun_from(out: Path) -> dict[str, Any]:
+    """The provenance's "init" of a fine-tuning in `out`, which may be gone by now; else nothing."""
+    provenance = load_checkpoint(out).provenance
+    return {"init": provenance["init"]} if "init" in provenance else {}
+
+
+def resume(trainer: Trainer, out: Path) -> TrainingState:
+    """Put the trainer where the checkpoint in `out` was; returns all that was saved beside."""
+    state, average = load_training_state(out)
+    trainer.load_state(state, average)
+    return state
+
+
+def _require_same_options(before: dict[str, Any], config: TrainConfig, out: Path) -> None:
+    now, default = asdict(config), asdict(TrainConfig())
+    changed = [
+        f"{name}={now[name]} where it had {before.get(name, default[name])}"
+        for name in now
+        if name not in _FREE_ON_RESUME and now[name] != before.get(name, default[name])
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{out} was trained with other options: {'; '.join(changed)}. Resume with the same "
+            f"ones, or start afresh with overwrite=true."
+        )

@@ -1,0 +1,96 @@
+"""How well a policy does on episodes it is not trained on: fixed windows, fixed noise.
+
+Three numbers in the model's units, means over the actions inside their episodes:
+
+    loss            each exit's error as in training, at all times between noise and chunk
+    action_error    each exit's error when it starts from nothing, as the first step of serving does
+    constant_error  the error of commanding the training data's mean action whatever is seen
+
+A policy whose action_error is not below constant_error has learned nothing from observations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loopdit.datasets.windows import Batch, WindowSampler
+from loopdit.policy.looped_policy import Draws, LoopedPolicy
+
+_BATCH = 64
+_WINDOWS = 512
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """See above; each exit's values are in the order of K."""
+
+    loss: list[float]
+    action_error: list[float]
+    constant_error: float
+    windows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For metrics.jsonl."""
+        by_loops = {
+            name: {str(k): value for k, value in enumerate(getattr(self, name), 1)}
+            for name in ("loss", "action_error")
+        }
+        return {**by_loops, "constant_error": self.constant_error, "windows": self.windows}
+
+    def sentence(self) -> str:
+        """For the screen."""
+        errors = " ".join(f"K{k}={error:.3f}" for k, error in enumerate(self.action_error, 1))
+        return f"held out: action error {errors}, a constant {self.constant_error:.3f}"
+
+
+class Validation:
+    """The windows, read once and kept: at most 512 of them, none twice."""
+
+    def __init__(self, sampler: WindowSampler, mean_action: Sequence[float]) -> None:
+        count = min(_WINDOWS, sampler.windows)
+        self._batches = [sampler.batch(i) for i in range(count // sampler.batch_size)]
+        self._mean_action = torch.tensor(mean_action, dtype=torch.float32)
+
+    @staticmethod
+    def batch_size(windows: int) -> int:
+        """Of a sampler of so many windows: it then has a whole batch within its first epoch."""
+        return min(_BATCH, windows)
+
+    @torch.no_grad()
+    def measure(self, policy: LoopedPolicy, device: torch.device) -> ValidationResult:
+        """Of a policy on `device`, in eval mode. Draws nothing from global generators."""
+        generator = torch.Generator(device).manual_seed(_SEED)
+        constant = policy.normalizer.chunk(self._mean_action.to(device))
+        sums: dict[str, Tensor] = {}
+        actions = 0
+        for batch in self._batches:
+            observation, chunk, valid = _tensors(batch, device)
+            drawn = policy.draw(len(chunk), generator)
+            blank = Draws(*(torch.zeros_like(values) for values in drawn))
+            count = int(valid.sum())
+            actions += count
+            target = policy.normalizer.chunk(chunk)
+            found = {
+                "loss": policy.losses(observation, chunk, valid, drawn, 0.0).error,
+                "action_error": policy.losses(observation, chunk, valid, blank, 0.0).error,
+                "constant_error": (target - constant).square().mean(-1)[valid].mean(),
+            }
+            for name, value in found.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value * count
+        means = {name: total / actions for name, total in sums.items()}
+        return ValidationResult(
+            means["loss"].tolist(),
+            means["action_error"].tolist(),
+            float(means["constant_error"]),
+            sum(len(batch.actions) for batch in self._batches),
+        )
+
+
+def _tensors(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    observation = {n: torch.from_numpy(v).to(device) for n, v in batch.observations.items()}
+    actions, valid = (torch.from_numpy(v).to(device) for v in (batch.actions, batch.valid))
+    return observation, actions, valid

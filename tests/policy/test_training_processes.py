@@ -1,0 +1,107 @@
+"""The same training on one process, on several, in pieces: the same losses to rounding."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.policy.policies import small_store
+from tests.policy.trainings import command, config, curve, rows, run, weights
+
+from loopdit.errors import ConfigError
+from loopdit.policy.training.augmentation import AugmentConfig
+from loopdit.policy.training.train import train
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
+
+
+def require_equal_to_rounding(one: Path, other: Path) -> None:
+    for left, right in zip(curve(one), curve(other), strict=True):
+        assert left["step"] == right["step"]
+        for name in ("loss", "gradient_norm", "validation"):
+            assert numbers(left.get(name, 0)) == pytest.approx(
+                numbers(right.get(name, 0)), rel=1e-4, abs=1e-5
+            )
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensor, weights(other)[name], rtol=1e-3, atol=2e-5)
+
+
+def numbers(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        return [number for part in value.values() for number in numbers(part)]
+    return [float(value)]
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 8])
+def test_a_batch_in_pieces_gives_the_losses_of_the_whole_batch(tmp_path: Path, pieces: int):
+    """Also where the pieces differ in size, and in how many of their actions count."""
+    small_store(tmp_path / "data", episodes=24)
+    options = {"steps": 8, "validate_every": 4, "augment": AugmentConfig(shift=0.1, brightness=0.2)}
+    train(config(tmp_path, out=str(tmp_path / "whole"), **options))
+    train(config(tmp_path, accumulate=pieces, **options))
+    require_equal_to_rounding(tmp_path / "out", tmp_path / "whole")
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_train_as_one_does(tmp_path: Path, accumulate: int):
+    small_store(tmp_path / "data", episodes=24)
+    options = {"steps": 8, "validate_every": 4}
+    train(config(tmp_path, out=str(tmp_path / "whole"), **options))
+    arguments = [f"{name}={value}" for name, value in options.items()]
+    done = run(
+        command(tmp_path, "device=cpu", f"accumulate={accumulate}", *arguments, launcher=TORCHRUN)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
+    assert done.stdout.count("next: policy-export") == 1
+    require_equal_to_rounding(tmp_path / "out", tmp_path / "whole")
+
+
+@pytest.mark.system
+def test_two_processes_resume_what_one_began(tmp_path: Path):
+    small_store(tmp_path / "data", episodes=24)
+    train(config(tmp_path, out=str(tmp_path / "whole"), steps=8, validation=0.0))
+    train(config(tmp_path, steps=8, validation=0.0, save_every_s=0.0))
+    begun = run(command(tmp_path, "steps=8", "validation=0", "resume=true", launcher=TORCHRUN))
+    assert "nothing to do" in begun.stdout, begun.stderr
+    done = run(command(tmp_path, "steps=12", "validation=0", "resume=true", launcher=TORCHRUN))
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in rows(tmp_path / "out")] == [8, 12]
+
+
+@pytest.mark.system
+def test_a_batch_that_processes_cannot_share_equally_is_refused(tmp_path: Path):
+    small_store(tmp_path / "data")
+    done = run(command(tmp_path, "batch_size=7", launcher=TORCHRUN))
+    assert done.returncode != 0
+    assert "batch_size=7 cannot be shared equally by 2 processes" in done.stderr
+    assert not (tmp_path / "out" / "checkpoint.json").exists()
+
+
+def test_bf16_learns_what_fp32_learns_and_keeps_fp32_weights(tmp_path: Path):
+    small_store(tmp_path / "data", episodes=8)
+    train(config(tmp_path, out=str(tmp_path / "fp32"), steps=40))
+    train(config(tmp_path, steps=40, precision="bf16"))
+    assert {tensor.dtype for tensor in weights(tmp_path / "out").values()} == {torch.float32}
+    exact, rounded = (numbers(rows(tmp_path / name)[-1]["loss"]) for name in ("fp32", "out"))
+    assert rounded == pytest.approx(exact, rel=0.05)
+    assert rounded != exact
+
+
+@pytest.mark.slow  # a minute of C++ compilation
+def test_a_compiled_training_has_the_losses_of_an_eager_one(tmp_path: Path):
+    small_store(tmp_path / "data", episodes=8)
+    train(config(tmp_path, out=str(tmp_path / "eager"), steps=5))
+    done = run(command(tmp_path, "steps=5", "compile=true"))
+    assert done.returncode == 0, done.stderr
+    require_equal_to_rounding(tmp_path / "out", tmp_path / "eager")
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    small_store(tmp_path / "data")
+    with pytest.raises(ConfigError, match="device=cuda, but PyTorch finds no CUDA device"):
+        train(config(tmp_path, device="cuda"))

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.policy.policies import SMALL, small_spec, small_store
+from tests.policy.trainings import config, rows
+
+from loopdit.datasets.statistics import compute_statistics
+from loopdit.datasets.windows import WindowSampler
+from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.training.train import train
+from loopdit.policy.training.validation import Validation
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> tuple[LoopedPolicy, WindowSampler, Validation, list[float]]:
+    store = small_store(tmp_path / "data", episodes=10)
+    torch.manual_seed(0)
+    policy = LoopedPolicy(store.spec, SMALL).eval().requires_grad_(False)
+    statistics = compute_statistics(store)
+    policy.normalizer.fit(statistics)
+    windows = sum(record.length for record in store.episodes)
+    sampler = WindowSampler(store, SMALL.action_horizon, Validation.batch_size(windows), 0)
+    mean = list(statistics["action"].mean)
+    return policy, sampler, Validation(sampler, mean), mean
+
+
+def test_the_constant_is_the_error_of_commanding_the_mean_action(
+    measured: tuple[LoopedPolicy, WindowSampler, Validation, list[float]],
+):
+    policy, sampler, validation, mean = measured
+    batch = sampler.batch(0)
+    spread = policy.normalizer.action_spread.numpy()
+    errors = ((batch.actions - np.array(mean, np.float32)) / spread) ** 2
+    expected = errors.mean(-1)[batch.valid].mean()
+    assert validation.measure(policy, CPU).constant_error == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_action_error_is_of_the_chunk_that_one_step_from_nothing_gives(
+    measured: tuple[LoopedPolicy, WindowSampler, Validation, list[float]],
+):
+    policy, sampler, validation, _ = measured
+    batch = sampler.batch(0)
+    observation = {name: torch.from_numpy(values) for name, values in batch.observations.items()}
+    target = policy.normalizer.chunk(torch.from_numpy(batch.actions))
+    blank = torch.zeros_like(target)
+    expected: list[float] = []
+    for loops in (1, 2):
+        keys, values = policy.encode(observation, loops)
+        chunk = policy.model.predict(blank, torch.zeros(len(blank)), keys, values)
+        errors = (chunk - target).square().mean(-1)[torch.from_numpy(batch.valid)]
+        expected.append(float(errors.mean()))
+    assert validation.measure(policy, CPU).action_error == pytest.approx(expected, rel=1e-4)
+
+
+def test_measuring_twice_gives_the_same_and_leaves_global_randomness_alone(
+    measured: tuple[LoopedPolicy, WindowSampler, Validation, list[float]],
+):
+    policy, _, validation, _ = measured
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    assert validation.measure(policy, CPU) == validation.measure(policy, CPU)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_validation_is_in_the_metrics_at_its_steps_and_on_the_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    small_store(tmp_path / "data", episodes=24)
+    train(config(tmp_path, steps=7, validate_every=3))
+    found = rows(tmp_path / "out")
+    assert [row["step"] for row in found if "validation" in row] == [3, 6, 7]
+    validation = found[-1]["validation"]
+    assert validation["action_error"].keys() == validation["loss"].keys() == {"1", "2"}
+    said = capsys.readouterr().out
+    error, constant = validation["action_error"]["2"], validation["constant_error"]
+    assert "step 7  held out: action error K1=" in said
+    assert f"K2={error:.3f}, a constant {constant:.3f}" in said
+
+
+def test_a_policy_that_learned_is_better_than_a_constant_on_held_out_episodes(tmp_path: Path):
+    # Without a camera: frames of noise in so few episodes would be learned by heart.
+    small_store(tmp_path / "data", small_spec(cameras=0), episodes=60)
+    train(config(tmp_path, steps=300, batch_size=32, validation=0.1, validate_every=300))
+    found = rows(tmp_path / "out")[-1]["validation"]
+    assert max(found["action_error"].values()) < 0.85 * found["constant_error"]
