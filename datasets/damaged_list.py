@@ -7,12 +7,10 @@ costs no episode; whether that episode is whole is for `check_episode` to say.
 
 import json
 import os
-import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import NoneType
 from typing import Any, cast
 
 from loopdit.datasets.episode import EpisodeRecord
@@ -22,21 +20,13 @@ from loopdit.datasets.episode_index import (
     complete_lines,
     is_abandoned_upload,
     locked_index,
+    lost_ids,
+    numbered_after,
     record_object,
 )
-from loopdit.datasets.store_files import EPISODES, StoreFiles
+from loopdit.datasets.store_files import EPISODES, QUARANTINE, StoreFiles
 from loopdit.datasets.zarr_files import METADATA
 from loopdit.whole_file import whole_file
-
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "id": (str,),
-    "length": (int,),
-    "instruction": (str,),
-    "success": (bool, NoneType),
-    "seed": (int, NoneType),
-    "digest": (str,),
-}
-_ID = re.compile(r"episode_\w+")  # a name of a folder, and never a way out of the store
 
 
 @dataclass(frozen=True)
@@ -50,17 +40,20 @@ class DamagedLine:
 @dataclass(frozen=True)
 class ReadList:
     """What can be read of a list. `good` are its lines without the damaged ones, `torn` whether
-    something follows the last newline, `bad_objects` the ids of damaged files in `index/`."""
+    something follows the last newline, `bad_objects` the ids of damaged files in `index/`, `lost`
+    those of episodes that have no line any more."""
 
     records: list[EpisodeRecord]
     damaged: list[DamagedLine]
     good: bytes
     torn: bool
     bad_objects: list[str]
+    lost: list[str]
 
 
 def read_list(files: StoreFiles) -> ReadList:
     """Read the list line by line. Raises StoreError where the place that holds it fails."""
+    folders = _names(files, EPISODES)  # before the list: others may be appending
     content = files.read(INDEX)
     listed = b"" if content is None else content.tobytes()
     records: dict[str, EpisodeRecord] = {}
@@ -89,7 +82,11 @@ def read_list(files: StoreFiles) -> ReadList:
     tail = listed[len(complete_lines(listed)) :]
     if _record(tail[:-1]):  # a writer that was killed leaves less than a line, never more
         damaged.append(DamagedLine(INDEX, f"does not end in a newline: {_start(tail)}"))
-    return ReadList(list(records.values()), damaged, b"".join(good), bool(tail), bad_objects)
+    lost = _lost(files, folders, records) if content is not None and not damaged else []
+    if lost:
+        few = f"{', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}"
+        damaged.append(DamagedLine(INDEX, f"has no line for {few} ({len(lost)} episodes)"))
+    return ReadList(list(records.values()), damaged, b"".join(good), bool(tail), bad_objects, lost)
 
 
 def relist(files: StoreFiles) -> list[str]:
@@ -122,15 +119,23 @@ def _relist_locked(files: StoreFiles) -> list[str]:
     return list(anew)
 
 
+def _lost(files: StoreFiles, folders: Collection[str], listed: Collection[str]) -> list[str]:
+    taken = [
+        name.removesuffix(".json")
+        for folder in (QUARANTINE, OBJECTS)
+        for name in _names(files, folder)
+    ]
+    lost = lost_ids(folders, listed, numbered_after([*listed, *taken]))
+    there = set(_names(files, EPISODES)) if lost else set[str]()  # a repair may have moved them
+    return [id for id in lost if id in there]
+
+
 def _record(line: bytes) -> EpisodeRecord | None:
     """What the line says, None for anything else than `EpisodeRecord.to_line` writes."""
     try:
-        record = EpisodeRecord.from_line(line)
-    except (ValueError, TypeError):
+        return EpisodeRecord.from_line(line)
+    except ValueError:
         return None
-    values: dict[str, Any] = asdict(record)
-    typed = all(type(values[field]) in kinds for field, kinds in _KINDS.items())
-    return record if typed and record.length > 0 and _ID.fullmatch(record.id) else None
 
 
 def _rebuilt(files: StoreFiles, id: str) -> EpisodeRecord:
@@ -141,7 +146,7 @@ def _rebuilt(files: StoreFiles, id: str) -> EpisodeRecord:
     if content is not None:
         with suppress(ValueError, KeyError, TypeError):
             said = dict(json.loads(content.tobytes())["attributes"])
-    line = {field: said.get(field) for field in _KINDS} | {"id": id}
+    line = {field.name: said.get(field.name) for field in fields(EpisodeRecord)} | {"id": id}
     return _record(json.dumps(line).encode()) or EpisodeRecord(id, 1, "", None, None, "")
 
 

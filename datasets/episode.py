@@ -5,9 +5,11 @@ T is the number of control steps. Step t holds the observation at t and the acti
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from types import NoneType
+from typing import Any, cast
 
 import numpy as np
 
@@ -58,9 +60,33 @@ class EpisodeRecord:
 
     @classmethod
     def from_line(cls, line: str | bytes) -> "EpisodeRecord":
-        """Read what `to_line` wrote. Raises ValueError or TypeError for anything else."""
-        data: Any = json.loads(line)
+        """Read what `to_line` wrote. Raises ValueError, saying why, for anything else."""
+        try:
+            data: Any = json.loads(line)
+        except ValueError as error:
+            raise ValueError("it is no JSON") from error
+        if not isinstance(data, dict) or set(cast(dict[str, Any], data)) != set(_KINDS):
+            raise ValueError(f"it does not have exactly the fields {', '.join(_KINDS)}")
+        for name, kinds in _KINDS.items():
+            if type(data[name]) not in kinds:
+                raise ValueError(f"its {name} is {data[name]!r:.40}")
+        if data["length"] < 1:
+            raise ValueError(f"its length is {data['length']}")
+        if not _ID.fullmatch(data["id"]):
+            raise ValueError(f"its id is {data['id']!r:.40}")
         return cls(**data)
+
+
+# Exactly these: JSON's true is no number, and Python's is.
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "id": (str,),
+    "length": (int,),
+    "instruction": (str,),
+    "success": (bool, NoneType),
+    "seed": (int, NoneType),
+    "digest": (str,),
+}
+_ID = re.compile(r"episode_\w+")  # a name of a folder, and never a way out of the store
 
 
 def tensor_shapes(spec: PolicySpec, length: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

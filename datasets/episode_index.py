@@ -13,7 +13,7 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ OBJECTS = "index"
 # takes a day, and clocks are not a day apart.
 UPLOAD_MAY_TAKE = timedelta(days=1)
 
+_TAIL = 4096  # bytes that are read at once from the end of a list; a line has about 150
 _NUMBERED = re.compile(r"episode_(\d+)")
 _DATED = re.compile(r"episode_(\d{8}T\d{12})_[0-9a-f]{8}")
 _DATE = "%Y%m%dT%H%M%S%f"
@@ -40,20 +41,18 @@ class LockedIndex:
     def __init__(self, descriptor: int, file: Path) -> None:
         self._descriptor = descriptor
         self._file = file
-        self._listed = complete_lines(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+        self._end = _end_of_last_line(descriptor)
 
     def next_id(self, taken: Collection[str] = ()) -> str:
         """One more than the last listed and all `taken`: unlike a count, never a listed one, even
         where a line was removed by hand."""
-        last = _records(self._listed.splitlines()[-1:], self._file)
-        found = (_NUMBERED.fullmatch(id) for id in [*(record.id for record in last), *taken])
-        number = max((int(match[1]) + 1 for match in found if match), default=0)
-        return f"episode_{number:06d}"
+        last = [_record(line, str(self._file)) for line in self._last_line()]
+        return numbered_after([*(record.id for record in last), *taken])
 
     def append(self, record: EpisodeRecord) -> None:
         """List one more episode, durably. After an OSError the list is as it was before."""
         line = record_object(record)
-        end = len(self._listed)
+        end = self._end
         try:
             os.ftruncate(self._descriptor, end)
             written = 0
@@ -63,12 +62,13 @@ class LockedIndex:
         except OSError:
             os.ftruncate(self._descriptor, end)
             raise
-        self._listed += line
+        self._end += len(line)
 
     def remove(self, ids: Collection[str]) -> None:
         """Take episodes off the list, durably and all at once."""
-        kept = lines_without(self._listed, ids, self._file)
-        if kept == self._listed:
+        listed = os.pread(self._descriptor, self._end, 0)
+        kept = lines_without(listed, ids, self._file)
+        if kept == listed:
             return
         # A new file: the old one must stay whole until the new one is. The lock is lost to those
         # who wait for the old one's, so `locked_index` looks which file it got.
@@ -79,6 +79,10 @@ class LockedIndex:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def _last_line(self) -> list[bytes]:
+        start = _last_newline(self._descriptor, self._end - 1) + 1
+        return os.pread(self._descriptor, self._end - start, start).splitlines()
 
 
 @contextmanager
@@ -104,7 +108,7 @@ def merged_records(listed: bytes, objects: Mapping[str, bytes], store: str) -> l
     records = _records(complete_lines(listed).splitlines(), f"{store}/{INDEX}")
     for name in sorted(objects):
         if objects[name].endswith(b"\n"):
-            records += _records([objects[name]], f"{store}/{OBJECTS}/{name}")
+            records.append(_record(objects[name], f"{store}/{OBJECTS}/{name}"))
     return list({record.id: record for record in reversed(records)}.values())[::-1]
 
 
@@ -125,6 +129,42 @@ def lines_without(listed: bytes, ids: Collection[str], file: Path | str) -> byte
 def complete_lines(content: bytes) -> bytes:
     """`content` up to and including its last newline."""
     return content[: content.rfind(b"\n") + 1]
+
+
+def numbered_after(ids: Iterable[str]) -> str:
+    """The id one above the numbered ones of these."""
+    found = (_NUMBERED.fullmatch(id) for id in ids)
+    number = max((int(match[1]) + 1 for match in found if match), default=0)
+    return f"episode_{number:06d}"
+
+
+def lost_ids(folders: Iterable[str], listed: Collection[str], next_id: str) -> list[str]:
+    """Which of the folders among the episodes have lost their line: they were numbered for the
+    list and are not in it. The next to be written may not have been listed yet."""
+    return sorted(
+        name
+        for name in folders
+        if _NUMBERED.fullmatch(name) and name not in listed and name != next_id
+    )
+
+
+def _end_of_last_line(descriptor: int) -> int:
+    """Bytes up to and including the last newline."""
+    return _last_newline(descriptor, os.fstat(descriptor).st_size) + 1
+
+
+def _last_newline(descriptor: int, end: int) -> int:
+    """Where the last newline before `end` is, -1 where there is none.
+
+    Looked for from the end, so that appending to a long list takes no longer than to a short one.
+    """
+    while end > 0:
+        start = max(0, end - _TAIL)
+        found = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found
+        end = start
+    return -1
 
 
 def new_dated_id() -> str:
@@ -148,13 +188,14 @@ def is_abandoned_upload(id: str) -> bool | None:
 
 
 def _records(lines: list[bytes], file: Path | str) -> list[EpisodeRecord]:
-    records: list[EpisodeRecord] = []
-    for line in lines:
-        try:
-            records.append(EpisodeRecord.from_line(line))
-        except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{file} has a damaged line: {line[:80]!r}. "
-                f"Remove that line to go on without its episode."
-            ) from error
-    return records
+    return [_record(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _record(line: bytes, where: str) -> EpisodeRecord:
+    try:
+        return EpisodeRecord.from_line(line)
+    except ValueError as error:
+        raise StoreError(
+            f"{where} is damaged, {error}: {line[:80]!r}. "
+            f"Have it written anew from its episode: policy-data repair."
+        ) from error

@@ -32,6 +32,7 @@ from loopdit.datasets.episode_index import (
     LockedIndex,
     is_abandoned_upload,
     locked_index,
+    lost_ids,
     merged_records,
     record_object,
 )
@@ -56,11 +57,13 @@ class LocalFiles:
         """A memory map; it holds one file descriptor as long as it lives (numpy's maps do)."""
         try:
             return np.memmap(self.path / name, np.uint8, mode="r")
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except ValueError:  # an empty file cannot be mapped
             return np.empty(0, np.uint8)
         except OSError as error:
+            if error.errno == errno.ELOOP:  # a link to itself, as good as one to nothing
+                return None
             raise StoreError(
                 f"cannot read {self.path / name}: {error.strerror}. "
                 f"Make it readable, or copy the store to a disk that is whole."
@@ -69,6 +72,12 @@ class LocalFiles:
     def create(self, files: Mapping[str, Buffer]) -> None:
         """Write all of them into a folder aside and rename that."""
         root = self.path
+        for parent in root.parents:
+            if (parent / INDEX).is_file():
+                raise StoreError(
+                    f"cannot create an episode store at {root}: it would lie in the episode store "
+                    f"{parent}. Choose a path beside that."
+                )
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as aside:
@@ -115,18 +124,30 @@ class LocalFiles:
             raise self._failed(error) from error
 
     def sweep(self) -> None:
-        """Under the lock of the list: what has an episode's name then and is not listed is
-        nobody's, unless it is being uploaded to this folder as to an address."""
+        """Under the lock of the list: what has the next episode's name then is nobody's, and so
+        is an old upload to this folder as to an address.
+
+        Raises StoreError where episodes have lost their lines: none of theirs is removed.
+        """
         try:
-            with locked_index(self.path):
+            with locked_index(self.path) as index:
                 listed = {record.id for record in self.records()}
-                for folder in (self.path / EPISODES).iterdir():
+                folders = list((self.path / EPISODES).iterdir())
+                next_id = index.next_id(self._taken_ids())
+                lost = lost_ids((folder.name for folder in folders), listed, next_id)
+                if lost:
+                    raise StoreError(
+                        f"{self.path / INDEX} has no line for {len(lost)} of the episodes that lie "
+                        f"there, as {lost[0]}. Have them listed again: policy-data repair "
+                        f"{self.path}."
+                    )
+                for folder in folders:
                     name = folder.name
                     unlisted = name.startswith("episode_") and name not in listed
                     if (unlisted and is_abandoned_upload(name) is not False) or (
                         name.startswith(".tmp-") and _is_abandoned(folder)
                     ):
-                        shutil.rmtree(folder)
+                        _remove(folder)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -154,8 +175,9 @@ class LocalFiles:
         # Beside its files lies its line: both moved back, to episodes/ and index/, undo this.
         (quarantine / f"{record.id}.json").write_bytes(record_object(record))
         _sync(quarantine / f"{record.id}.json")
-        if folder.exists():
-            shutil.rmtree(quarantine / record.id, ignore_errors=True)
+        if os.path.lexists(folder):
+            if os.path.lexists(quarantine / record.id):
+                _remove(quarantine / record.id)
             os.rename(folder, quarantine / record.id)
 
     @contextmanager
@@ -193,8 +215,8 @@ class LocalFiles:
     ) -> EpisodeRecord:
         record = EpisodeRecord(id=index.next_id(self._taken_ids()), **outcome)
         final = self.path / EPISODES / record.id
-        if final.exists():  # renamed by a writer that died before listing it
-            shutil.rmtree(final)
+        if os.path.lexists(final):  # renamed by a writer that died before listing it
+            _remove(final)
         os.rename(aside, final)
         try:
             _sync(final.parent)
@@ -225,8 +247,18 @@ class LocalFiles:
         )
 
 
+def _remove(path: Path) -> None:
+    """A folder with all in it; of what lies in the place of one (a file, a link) only that."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _is_abandoned(folder: Path) -> bool:
     """Whether nobody holds the lock that a living writer holds on its folder."""
+    if not folder.is_dir() or folder.is_symlink():
+        return True
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,10 +45,9 @@ class TensorSpec:
     def __post_init__(self) -> None:
         for field in ("labels", "units", "low", "high"):
             values = getattr(self, field)
-            if values and len(values) != self.shape[-1]:
-                raise ValueError(
-                    f"{self.name}: {len(values)} {field} for a last axis of {self.shape[-1]}."
-                )
+            last = self.shape[-1] if self.shape else 0
+            if values and len(values) != last:
+                raise ValueError(f"{self.name}: {len(values)} {field} for a last axis of {last}.")
 
     @property
     def is_image(self) -> bool:
@@ -131,11 +130,11 @@ class PolicySpec:
             )
         try:
             return cls(
-                observations=tuple(_tensor(t) for t in data["observations"]),
+                observations=tuple(_tensor(t) for t in _typed("observations", data, list, tuple)),
                 action=_tensor(data["action"]),
-                action_frame=data["action_frame"],
-                control_period_s=float(data["control_period_s"]),
-                history=int(data.get("history", 1)),
+                action_frame=_typed("action_frame", data, str),
+                control_period_s=_period(data),
+                history=_typed("history", {"history": 1, **data}, int),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpecMismatch(f"unreadable spec: {error!r}.") from error
@@ -193,10 +192,51 @@ class PolicySpec:
                 raise ObservationError(f"{tensor.name} is not finite at index {where}.")
 
 
-def _tensor(data: Mapping[str, Any]) -> TensorSpec:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    np.dtype(fields["dtype"])  # raises TypeError for what is none
+def _tensor(data: Any) -> TensorSpec:
+    """Raises KeyError, TypeError or ValueError for what no spec says."""
+    if not isinstance(data, Mapping):
+        raise TypeError(f"a tensor is {data!r:.60}")
+    said = cast(Mapping[str, Any], data)
+    fields: dict[str, Any] = {
+        key: tuple(cast(list[Any], value)) if isinstance(value, list) else value
+        for key, value in said.items()
+    }
+    name = _typed("name", fields, str)
+    for key, kinds in _ELEMENTS.items():
+        values = fields.get(key, ())
+        if not isinstance(values, tuple) or any(
+            type(value) not in kinds for value in cast(tuple[Any, ...], values)
+        ):
+            raise TypeError(f"{key} of {name} is {values!r:.60}")
+    if not all(0 <= size < 2**31 for size in fields["shape"]):
+        raise ValueError(f"shape of {name} is {fields['shape']}")
+    if np.dtype(_typed("dtype", fields, str)).kind not in "buifc":
+        raise ValueError(f"dtype of {name} is {fields['dtype']!r}")
     return TensorSpec(**fields)
+
+
+# What each may hold, exactly: JSON's true is no number, and Python's is.
+_ELEMENTS: Mapping[str, tuple[type, ...]] = {
+    "shape": (int,),
+    "labels": (str,),
+    "units": (str,),
+    "low": (int, float),
+    "high": (int, float),
+}
+
+
+def _period(data: Mapping[str, Any]) -> float:
+    period_s = _typed("control_period_s", data, int, float)
+    if not 0 < period_s < float("inf"):
+        raise ValueError(f"control_period_s is {period_s}")
+    return float(period_s)
+
+
+def _typed(key: str, data: Mapping[str, Any], *kinds: type) -> Any:
+    """data[key]. Raises KeyError, or TypeError where it is of another type."""
+    if type(data[key]) not in kinds:
+        raise TypeError(f"{key} is {data[key]!r:.60}")
+    return data[key]
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

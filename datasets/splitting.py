@@ -73,7 +73,8 @@ def by_instruction(records: Sequence[EpisodeRecord]) -> Parts:
 
 
 def _part_names(shares: Sequence[float], names: Sequence[str]) -> list[str]:
-    if len(shares) < 2 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+    whole = abs(sum(shares) - 1) <= 1e-6  # also refuses what is no number
+    if len(shares) < 2 or min(shares) <= 0 or not whole:
         raise ConfigError(
             f"shares={_listed(shares)} must be two or more, each above 0, and sum to 1; they sum "
             f"to {sum(shares):g}. Write for example shares=[0.9,0.1]."

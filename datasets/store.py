@@ -281,6 +281,7 @@ def _read_root(files: StoreFiles) -> StoreRoot:
     if content is None and not files.exists():
         raise StoreError(
             f"there is no episode store at {files.path}. "
-            f"Check the path, or record one: policy-collect."
+            f"Check the path, record one (policy-collect), or make one of other data "
+            f"(policy-data convert)."
         )
     return parse_root(None if content is None else content.tobytes(), str(files.path))

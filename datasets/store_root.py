@@ -5,7 +5,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from loopdit.datasets.episode import ACTION
 from loopdit.datasets.frame_codecs import FRAMES, JPEG, RAW
@@ -57,10 +57,11 @@ def parse_root(metadata: bytes | None, where: str) -> StoreRoot:
     if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
         raise StoreError(
             f"{where} is not an episode store: its {METADATA} does not say format {FORMAT!r}. "
-            f"Check the path, or record a store: policy-collect."
+            f"Check the path, or make a store of a data set of another format: "
+            f"policy-data convert."
         )
     version = attributes.get("format_version")
-    if version not in READABLE_VERSIONS:
+    if type(version) is not int or version not in READABLE_VERSIONS:
         raise StoreError(
             f"{where} has format version {version}; this loopdit reads versions "
             f"{' and '.join(map(str, READABLE_VERSIONS))}. "
@@ -79,7 +80,13 @@ def parse_root(metadata: bytes | None, where: str) -> StoreRoot:
             f"Use the loopdit that wrote it."
         )
     spec = PolicySpec.from_dict(attributes["spec"])
-    return StoreRoot(spec, attributes["provenance"], frames, attributes.get("jpeg_quality", 95))
+    provenance, quality = attributes["provenance"], attributes.get("jpeg_quality", 95)
+    if not isinstance(provenance, dict) or type(quality) is not int:
+        raise StoreError(
+            f"{where}/{METADATA} has a provenance that is no mapping, or a jpeg_quality that is "
+            f"no whole number. Restore that file."
+        )
+    return StoreRoot(spec, cast(dict[str, Any], provenance), frames, quality)
 
 
 def is_root_as_written(metadata: bytes) -> bool:

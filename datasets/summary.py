@@ -3,8 +3,9 @@
 Reads the list and the root, no array, so that it answers at once for any number of episodes.
 """
 
+import os
 from collections import Counter
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,31 @@ def summary(store: EpisodeStore) -> dict[str, Any]:
 def stored_bytes(path: str) -> int:
     """The bytes of all files of a store, on the local disk or behind a URL."""
     if "://" not in path:
-        return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+        return _bytes_below(path)
     from fsspec.core import url_to_fs
 
     files, folder = url_to_fs(path)
     return int(files.du(folder))
+
+
+def _bytes_below(folder: str) -> int:
+    """Of all files; what writers remove meanwhile (`.tmp-*`) is passed over, and no link followed.
+
+    By `os.scandir`: a store has a dozen files an episode, and `Path.rglob` takes three times as
+    long.
+    """
+    total = 0
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    total += _bytes_below(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    with suppress(OSError):
+                        total += entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        pass
+    return total
 
 
 def _lengths(lengths: list[int]) -> dict[str, float] | None:

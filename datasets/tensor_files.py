@@ -9,6 +9,7 @@ Files are asked for by name, whole: from a disk or from an address, which is not
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Its size, decoded."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def chunk(self, number: int = 0) -> str:
         """The file of one of its chunks; of a raw array the only one."""
@@ -217,8 +218,12 @@ def _decoded_jpegs(read: Read, tensor: Tensor, steps: Sequence[int] | None) -> n
 
 
 def _decoded_zstd(read: Read, tensor: Tensor, steps: Sequence[int] | None) -> np.ndarray:
-    length = tensor.shape[0]
-    per_chunk = _chunk_steps(_metadata(read, tensor.folder), f"{tensor.folder}/{METADATA}")
+    length, file = tensor.shape[0], f"{tensor.folder}/{METADATA}"
+    metadata = _metadata(read, tensor.folder)
+    per_chunk = _chunk_steps(metadata, file)
+    # Where the list has another length, it may be one for which there is no memory.
+    if metadata.get("shape") != list(tensor.shape):
+        raise Damage(file, f"says shape {metadata.get('shape')}, its episode {list(tensor.shape)}")
     chosen = np.arange(length) if steps is None else np.asarray(steps, int)
     if (chosen < 0).any() or (chosen >= length).any():
         raise IndexError(f"steps {steps} of an episode of {length}")
@@ -237,7 +242,7 @@ def _decoded_chunk(read: Read, tensor: Tensor, number: int, steps: int) -> np.nd
     if content is None:
         raise Damage(file, "is missing")
     try:
-        decoded = decode_zstd(content.data, int(np.prod(shape)) * tensor.dtype.itemsize)
+        decoded = decode_zstd(content.data, math.prod(shape) * tensor.dtype.itemsize)
     except DamagedFrames as error:
         raise Damage(file, str(error)) from error
     return np.frombuffer(decoded, tensor.dtype).reshape(shape)
@@ -246,7 +251,7 @@ def _decoded_chunk(read: Read, tensor: Tensor, number: int, steps: int) -> np.nd
 def _chunk_steps(metadata: Mapping[str, Any], file: str) -> int:
     try:
         steps = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
-    except (KeyError, TypeError, IndexError, ValueError):
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError):
         steps = 0
     if steps < 1:
         raise Damage(file, "does not say how many steps a chunk has")
@@ -257,5 +262,5 @@ def _zstd_level(metadata: Mapping[str, Any]) -> int:
     """The level does not matter to a reader, so any is right."""
     try:
         return int(metadata["codecs"][1]["configuration"]["level"])
-    except (KeyError, TypeError, IndexError, ValueError):
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError):
         return ZSTD_LEVEL

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from loopdit.datasets.damaged_list import DamagedLine, leftovers, read_list, relist
+from loopdit.datasets.damaged_list import DamagedLine, ReadList, leftovers, read_list, relist
 from loopdit.datasets.episode import EpisodeRecord
 from loopdit.datasets.episode_check import check_episode
 from loopdit.datasets.metadata_check import check_metadata_files
@@ -24,6 +24,8 @@ from loopdit.errors import StoreError
 from loopdit.machine import usable_cores
 
 Report = Callable[[int, int], None]
+
+_ROOT_ALTERED = f"{METADATA} is not what was written"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Repaired:
 def verify(path: str, report: Report = lambda done, total: None) -> Verified:
     """Read everything. Raises StoreError or SpecMismatch for what is no store at all, or where
     its root cannot be read: there is then nothing to hold the episodes against."""
-    store, lines = _open(path)
+    store, found_list = _open(path)
     total = len(store.episodes)
     problems: list[Problem] = []
     # Hashing and decoding let other threads run, so episodes are checked side by side.
@@ -89,9 +91,9 @@ def verify(path: str, report: Report = lambda done, total: None) -> Verified:
         episodes=total,
         steps=sum(record.length for record in store.episodes),
         problems=problems,
-        lines=lines,
+        lines=found_list.damaged,
         root=_root_problems(store),
-        leftovers=leftovers(store.files, {record.id for record in store.episodes}),
+        leftovers=leftovers(store.files, _ids(store.episodes) | set(found_list.lost)),
     )
 
 
@@ -102,16 +104,21 @@ def repair(path: str, report: Report = lambda done, total: None) -> Repaired:
     set aside, then leftovers of killed writers are removed. Raises what `verify` raises, and
     StoreError where the store cannot be written.
     """
-    store, lines = _open(path)
-    relisted = _relisted(store) if lines or read_list(store.files).torn else []
+    store, found_list = _open(path)
+    relisted = _relisted(store) if found_list.damaged or found_list.torn else []
     found = verify(path, report)
+    if _ROOT_ALTERED in found.root and len(found.damaged) == found.episodes > 0:
+        raise StoreError(
+            f"{found.path}: {_ROOT_ALTERED}, and no episode fits what it says. Restore that file "
+            f"from a copy, then repair again: the episodes may well be whole."
+        )
     writer = EpisodeWriter.resume(path, store.spec)  # sweeps
     if found.damaged:
         writer.drop(found.damaged)
     left = EpisodeStore.open(path)
     after = set(leftovers(left.files, _ids(left.episodes)))
     return Repaired(
-        before=replace(found, lines=lines),
+        before=replace(found, lines=found_list.damaged),
         episodes=len(left.episodes),
         relisted=[id for id in relisted if id not in found.damaged],
         quarantined=found.damaged,
@@ -123,7 +130,7 @@ def _root_problems(store: EpisodeStore) -> list[str]:
     problems: list[str] = []
     root, group = store.files.read(METADATA), store.files.read(f"{EPISODES}/{METADATA}")
     if root is None or not is_root_as_written(root.tobytes()):
-        problems.append(f"{METADATA} is not what was written")
+        problems.append(_ROOT_ALTERED)
     try:
         same = group is not None and json.loads(group.tobytes()) == json.loads(group_metadata({}))
     except ValueError:
@@ -141,8 +148,8 @@ def _problems(store: EpisodeStore, index: int) -> list[tuple[str, str]]:
         return [("", str(error))]
 
 
-def _open(path: str) -> tuple[EpisodeStore, list[DamagedLine]]:
-    """The store of what can be read of its list, and what cannot."""
+def _open(path: str) -> tuple[EpisodeStore, ReadList]:
+    """The store of what can be read of its list, and all that was found there."""
     files = files_at(path)
     if not files.exists():
         raise StoreError(f"there is no episode store at {files.path}. Check the path.")
@@ -150,7 +157,7 @@ def _open(path: str) -> tuple[EpisodeStore, list[DamagedLine]]:
     root = parse_root(None if content is None else content.tobytes(), str(files.path))
     found = read_list(files)
     store = EpisodeStore(files.path, root.spec, root.provenance, found.records, root.frames, files)
-    return store, found.damaged
+    return store, found
 
 
 def _relisted(store: EpisodeStore) -> list[str]:

@@ -26,7 +26,7 @@ from loopdit.eval.open_env import open_env
 from loopdit.eval.perturb import NoiseConfig
 from loopdit.eval.runs.pools import LAUNCHER_HELP, open_pool, require_launcher
 from loopdit.eval.runs.worker_pool import InProcess, Pool
-from loopdit.eval.seed_claims import SeedClaims, claims_on
+from loopdit.eval.seed_claims import Claims, claims_on
 from loopdit.eval.seeds import FIRST_SELECTION_SEED, require_purpose
 from loopdit.machine import machine_and_versions, usable_cores
 from loopdit.progress import Progress
@@ -81,6 +81,11 @@ class CollectConfig:
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} must be 0 (one for each core) or more.")
         check_frames(self.frames, self.jpeg_quality)
+        if self.out.startswith("memory://") and (self.workers, self.launcher) != (1, "processes"):
+            raise ConfigError(
+                f"out={self.out} is the memory of one process, which no worker shares. "
+                f"Name a folder, or an address that several processes reach."
+            )
         require_launcher(self.launcher)
         require_purpose(self.seed, self.episodes, "training")
 
@@ -107,6 +112,7 @@ def run(config: CollectConfig) -> None:
     sys.stdout.write(
         f"{collected.episodes} episodes ({collected.steps} steps) recorded, "
         f"{failed} failed and dropped; {config.out} holds {len(store.episodes)} episodes.\n"
+        f"next: policy-data view {config.out}, then policy-train data={config.out}\n"
     )
 
 
@@ -142,7 +148,7 @@ class _Collection:
     on which worker is quick.
     """
 
-    def __init__(self, config: CollectConfig, writer: EpisodeWriter, claims: SeedClaims) -> None:
+    def __init__(self, config: CollectConfig, writer: EpisodeWriter, claims: Claims) -> None:
         self._config = config
         self._writer = writer
         self._claims = claims

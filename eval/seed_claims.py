@@ -8,6 +8,7 @@ lock of the store's list.
 At an address there are no locks: collections that run at once need seeds of their own there.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -21,6 +22,7 @@ from uuid import uuid4
 
 from loopdit.datasets.episode_index import locked_index
 from loopdit.datasets.store import EpisodeStore
+from loopdit.errors import StoreError
 
 CLAIMS = "claims"
 
@@ -69,7 +71,8 @@ class SeedClaims:
     def hold(cls, root: Path) -> Generator[Self]:
         """Claims that end with the block, or with the process."""
         folder = root / CLAIMS
-        with locked_index(root):  # or somebody might find the file made and not yet locked
+        # Locked, or somebody might find the file made and its lock not yet taken.
+        with _told(root), locked_index(root):
             folder.mkdir(exist_ok=True)
             file = folder / f"{uuid4().hex}.json"
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
@@ -82,12 +85,14 @@ class SeedClaims:
 
     def take(self, first: int, count: int) -> list[int]:
         """See Claims."""
-        with locked_index(self._root):
+        with _told(self._root), locked_index(self._root):
             recorded = {record.seed for record in EpisodeStore.open(self._root).episodes}
             seeds = _unused(first, count, recorded | set(self.mine) | self._claimed_by_others())
+            text = json.dumps([*self.mine, *seeds]).encode()
+            # Claims only grow: no shorter text follows.
+            if os.pwrite(self._descriptor, text, 0) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self.mine += seeds
-            text = json.dumps(self.mine).encode()
-            os.pwrite(self._descriptor, text, 0)  # claims only grow: no shorter text follows
         return seeds
 
     def _claimed_by_others(self) -> set[int]:
@@ -105,6 +110,17 @@ class SeedClaims:
             finally:
                 os.close(descriptor)
         return found
+
+
+@contextmanager
+def _told(root: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot claim seeds in {root / CLAIMS}: {error.strerror}. Mend that (free space on a "
+            f"full disk), then go on with the same store: its episodes are complete."
+        ) from error
 
 
 def _unused(first: int, count: int, taken: Collection[int | None]) -> list[int]:

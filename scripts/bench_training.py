@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32")
     options = parser.parse_args()
@@ -73,9 +74,12 @@ def _measure(size: int, options: argparse.Namespace) -> dict[str, Any]:
             steps=10**9,
             save_every_s=1e9,
             device=options.device,
+            threads=options.threads,
             precision=options.precision,
         )
-        with joined_processes(config.device, config.precision, False, 0) as accelerator:
+        with joined_processes(
+            config.device, config.precision, False, config.threads
+        ) as accelerator:
             data = open_data(config)
             policy = LoopedPolicy(data.spec, config.policy)
             fit_normalizer(policy, data.statistics(), config.normalize)
@@ -240,11 +244,11 @@ def _table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         bare, own = (statistics.median(row[f"{n}_samples_per_s"]) for n in ("bare", "own"))
         low, high = np.quantile(row["ratios"], [0.1, 0.9])
+        stall, write = (1000 * row[f"checkpoint_{n}_s"] for n in ("stall", "write"))
         lines.append(
             f"| {row['size']} px | {bare:.0f} | {own:.0f} | {row['ratio']:.3f} "
             f"(10 to 90 %: {low:.3f} to {high:.3f}) | {row['ratio_with_occasional']:.3f} | "
-            f"{1000 * row['checkpoint_stall_s']:.0f} of {1000 * row['checkpoint_write_s']:.0f} ms | "
-            f"{row['repetitions']} x {row['steps']} steps |"
+            f"{stall:.0f} of {write:.0f} ms | {row['repetitions']} x {row['steps']} steps |"
         )
     return "\n".join(lines)
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from loopdit.command import Command, option
 from loopdit.datasets.commands.data import SUBCOMMANDS
-from loopdit.datasets.formats.convert import STORE, Converted, convert
+from loopdit.datasets.formats.conversion_options import LEROBOT, STORE
+from loopdit.datasets.formats.convert import Converted, convert
 from loopdit.datasets.formats.importing import AUTO
+from loopdit.datasets.formats.lerobot_info import CODECS
 from loopdit.datasets.formats.registry import FORMATS
 from loopdit.datasets.frame_codecs import FRAMES, RAW, check_frames
 from loopdit.errors import ConfigError
@@ -22,7 +24,7 @@ COMMAND = Command(
     examples=(
         "policy-data convert bridge/1.0.0 bridge.zarr mapping=bridge",
         "policy-data convert lift.hdf5 lift.zarr format=robomimic frames=zstd",
-        "policy-data convert lift.zarr lift_lerobot to=lerobot",
+        "policy-data convert lift.zarr lift_lerobot to=lerobot codec=h264",
         "policy-data convert lift.zarr s3://bucket/lift.zarr frames=jpeg",
     ),
 )
@@ -46,12 +48,18 @@ class ConvertConfig:
     rate_hz: float = option(0.0, "control steps a second; 0: as the data or the mapping says")
     frames: str = option(RAW, f"how the new store keeps frames: {', '.join(FRAMES)}")
     jpeg_quality: int = option(95, "frames=jpeg: from 1 to 100")
+    codec: str = option(
+        AUTO,
+        f"to={LEROBOT}: how frames are encoded: av1, h264, png (lossless, many times larger); "
+        f"auto: as the data set had them if it came from LeRobot, otherwise av1",
+    )
     skip_bad: bool = option(False, "leave bad episodes out and name them, instead of stopping")
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("format", self.format, (AUTO, STORE, *FORMATS)),
             ("to", self.to, ("", STORE, *FORMATS)),
+            ("codec", self.codec, CODECS),
         ):
             if value not in allowed:
                 raise ConfigError(f"{name}={value} is none of {', '.join(filter(None, allowed))}.")
@@ -80,6 +88,7 @@ def run(config: ConvertConfig) -> None:
             to=config.to,
             frames=config.frames,
             jpeg_quality=config.jpeg_quality,
+            codec=config.codec,
             rate_hz=config.rate_hz,
             skip_bad=config.skip_bad,
             progress=report,
@@ -88,9 +97,21 @@ def run(config: ConvertConfig) -> None:
 
 
 def _told(config: ConvertConfig, converted: Converted) -> list[str]:
+    count, steps, already = converted.episodes, converted.steps, converted.already
+    done = f"{count} episodes, {steps} steps."
+    if already:
+        done = f"{already} episodes were there already; {count} more, {steps} steps."
     return [
-        f"{config.target}: {converted.episodes} episodes, {converted.steps} steps.",
+        f"{config.target}: {done}",
         *(f"left out: {error}" for error in converted.skipped),
         *(f"note: {note}" for note in converted.notes),
         *(f"lost: {phrase}" for phrase in converted.lost),
+        *_next(config, converted),
     ]
+
+
+def _next(config: ConvertConfig, converted: Converted) -> list[str]:
+    """What to look at, and then to do, with a store that was made of foreign data."""
+    if not converted.imported or config.to not in ("", STORE):
+        return []
+    return [f"next: policy-data view {config.target}, then policy-train data={config.target}"]

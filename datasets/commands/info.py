@@ -44,7 +44,14 @@ def run(config: InfoConfig) -> None:
     if config.json:
         sys.stdout.write(json.dumps(found) + "\n")
     else:
-        Console().print(_table(found))
+        wide_console().print(_table(found))
+
+
+def wide_console() -> Console:
+    """Where tables are printed: as wide as a terminal is, elsewhere without breaking lines, which
+    other programs read."""
+    console = Console()
+    return console if console.is_terminal else Console(width=500)
 
 
 def _table(found: Mapping[str, Any]) -> Table:
@@ -109,7 +116,8 @@ def _instructions(counts: Mapping[str, int]) -> str:
 def _origin(provenance: Mapping[str, Any]) -> str:
     """The line of who made it, when, from what, at which commit, as far as it is told."""
     commit = str(provenance.get("commit") or "")
-    version = (provenance.get("versions") or {}).get("loopdit", "")
+    versions, told = provenance.get("versions"), provenance.get("sources")
+    version = versions.get("loopdit", "") if isinstance(versions, dict) else ""
     words = [
         str(provenance.get("made_by") or provenance.get("made by") or "not told"),
         *(
@@ -122,7 +130,8 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     ]
     sources = [
         f"from {source.get('path')} ({source.get('episodes')} episodes)"
-        for source in provenance.get("sources", [])
+        for source in (told if isinstance(told, list) else [])
+        if isinstance(source, dict)
     ]
     return "\n".join([", ".join(filter(None, words)), *sources])
 

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from loopdit.command import Command, option
 from loopdit.datasets.commands.data import SUBCOMMANDS
+from loopdit.datasets.commands.info import wide_console
 from loopdit.datasets.spec import TensorSpec
 from loopdit.datasets.statistics import VectorStatistics, compute_statistics
 from loopdit.datasets.store import ACTION, EpisodeStore
 from loopdit.datasets.summary import summary
+from loopdit.errors import StoreError
 from loopdit.subcommand import run_subcommand
 
 COMMAND = Command(
@@ -44,7 +45,15 @@ def main(argv: Sequence[str]) -> None:
 def run(config: StatsConfig) -> None:
     """Print. Raises StoreError for a store without episodes or that cannot be read."""
     store = EpisodeStore.open(config.store)
-    found = compute_statistics(store)
+    if not store.episodes:
+        raise StoreError(f"the store {store.path} has no episodes. Record some: policy-collect.")
+    try:
+        found = compute_statistics(store)
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {error.filename or store.path}: {error.strerror or error}. "
+            f"Make it readable, or see what else is: policy-data verify."
+        ) from error
     tensors = {tensor.name: tensor for tensor in store.spec.observations}
     tensors[ACTION] = store.spec.action
     lengths = summary(store)["lengths"]
@@ -59,7 +68,7 @@ def run(config: StatsConfig) -> None:
         }
         sys.stdout.write(json.dumps({"lengths": lengths, "vectors": vectors}) + "\n")
         return
-    console = Console()
+    console = wide_console()
     for name, one in found.items():
         console.print(_table(name, tensors[name], one))
     console.print(
@@ -75,7 +84,7 @@ def _table(name: str, tensor: TensorSpec, found: VectorStatistics) -> Table:
         title=name, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
     for head in ("", "unit"):
-        table.add_column(head)
+        table.add_column(head, overflow="fold")
     for column in _COLUMNS:
         table.add_column(_HEADS.get(column, column), justify="right")
     for element in range(len(found.mean)):

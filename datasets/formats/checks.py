@@ -54,6 +54,11 @@ def checked_frames(frames: np.ndarray, key: str, where: str) -> np.ndarray:
             f"(steps, height, width, 3) are needed. Convert them, or take the camera out of the "
             f"mapping to keep it as an extra."
         )
+    if 0 in shape[1:]:
+        raise StoreError(
+            f"{where}: the frames {key!r} have shape {shape}, no pixels. Mend the file, or leave "
+            f"the episode out with skip_bad=true."
+        )
     if frames.dtype == np.uint8:
         return frames
     if frames.dtype.kind != "f":

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import zarr
@@ -29,7 +30,8 @@ from loopdit.errors import ConfigError, StoreError
 
 NAME = "diffusion_policy"
 ENDS = "episode_ends"
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError)  # what zarr and its codecs raise
+# What zarr, its codecs and zipfile raise; MemoryError for a shape of terabytes.
+_DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError, BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class ReplayBufferData:
             meta = {name: _values(group["meta"][name], str(path), f"meta/{name}")
                     for name in group["meta"].array_keys()}  # fmt: skip
             ends = _checked_ends(meta.pop(ENDS), str(path))
-            ours: dict[str, Any] = group.attrs.asdict().get(OURS, {})
+            ours = _checked_ours(group.attrs.asdict().get(OURS, {}), str(path))
             first = dict(sorted(group["data"].arrays()))
             for name, array in first.items():
                 if array.shape[:1] < (ends[-1],):
@@ -71,8 +73,16 @@ class ReplayBufferData:
                 for name, array in first.items()
                 if array.ndim == 4 and array.dtype.kind == "f" and _is_255(array[: ends[0]])
             }
+            absent = {
+                name: array.nchunks - array.nchunks_initialized for name, array in first.items()
+            }
+            absent = {name: count for name, count in absent.items() if count}
             behind = max((a.shape[0] for a in first.values()), default=ends[-1]) - ends[-1]
         notes = [f"the floats of {name} are whole numbers to 255: uint8 here" for name in floats]
+        notes += [
+            f"data/{name} lacks {count} of its chunks, read as zeros: such, or lost in copying"
+            for name, count in absent.items()
+        ]
         if behind:
             notes.append(f"{behind} steps behind the end of the last episode are left out")
         facts: dict[str, Any] = {
@@ -145,20 +155,24 @@ def _group(root: Path, inner: str) -> Generator[Any]:
         yield zarr.open_group(store, path=inner, mode="r")
     except _DAMAGE as error:
         raise StoreError(
-            f"cannot read {root / inner}: {error!s:.200}. Fetch it again; a codec that is not "
+            f"cannot read {root / inner}: {_said(error):.200}. Fetch it again; a codec that is not "
             f"available here has to be left off where the buffer is made."
         ) from error
     finally:
         store.close()
 
 
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
 def _values(array: Any, where: str, key: str, start: int = 0, end: int | None = None) -> np.ndarray:
     try:
         return np.asarray(array[start:end] if array.ndim else array[()])
     except _DAMAGE as error:
-        raise StoreError(f"{where}: {key} cannot be read: {error!s:.200}. Fetch it again.") from (
-            error
-        )
+        raise StoreError(
+            f"{where}: {key} cannot be read: {_said(error):.200}. Fetch it again."
+        ) from (error)
 
 
 def _checked_ends(ends: np.ndarray, where: str) -> list[int]:
@@ -169,6 +183,19 @@ def _checked_ends(ends: np.ndarray, where: str) -> list[int]:
             f"Fetch the buffer again."
         )
     return found
+
+
+def _checked_ours(ours: Any, where: str) -> dict[str, Any]:
+    """What our writer left in the root's attributes: each part of the kind that is read here."""
+    parts = {"keys": dict, "episodes": list, "ours": dict}
+    if isinstance(ours, dict) and all(isinstance(ours.get(k, v()), v) for k, v in parts.items()):
+        each: list[Any] = ours.get("episodes", [])
+        named = [e.get(k, {}) for e in each if isinstance(e, dict) for k in ("texts", "metadata")]
+        if all(isinstance(said, dict) for said in (*each, *named)):
+            return ours
+    raise StoreError(
+        f"{where}: the attribute {OURS!r} of the buffer is damaged. Remove it to go by the arrays."
+    )
 
 
 def _is_255(frames: np.ndarray) -> bool:

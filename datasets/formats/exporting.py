@@ -54,15 +54,15 @@ class Exporter:
 
     def export(self, episodes: Iterator[Episode], count: int) -> Export:
         """What the format's writer is given."""
-        layout = self.layout
+        layout, rate_hz = self.layout, 1.0 / self.spec.control_period_s
         return Export(
             episodes=(self.foreign(e, f"episode {n}") for n, e in enumerate(episodes)),
             count=count,
-            rate_hz=1.0 / self.spec.control_period_s,
+            rate_hz=rate_hz,
             images=(*layout.cameras.values(), *layout.left_out),
             names=_names(layout),
             facts=self.facts,
-            ours={"mapping": mapping_to_dict(layout.mapping)},
+            ours={"mapping": mapping_to_dict(replace(layout.mapping, rate_hz=rate_hz))},
         )
 
 

@@ -58,7 +58,11 @@ def is_text(dataset: Any) -> bool:
 def texts(value: Any) -> tuple[str, ...]:
     """The strings of what `read` gave for a data set of strings, one or T of them."""
     items = np.asarray(value, dtype=object).ravel().tolist()
-    return tuple(item.decode() if isinstance(item, bytes) else str(item) for item in items)
+    # Bytes that are no UTF-8 survive as lone surrogates, as h5py itself has them elsewhere.
+    return tuple(
+        item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else str(item)
+        for item in items
+    )
 
 
 def leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,21 +6,30 @@ out of it, which takes a look at the episodes before the first one is given out;
 on how soon each camera shows something.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from loopdit.datasets.episode import Episode
+from loopdit.datasets.episode import Episode, checked_arrays, checked_extras
 from loopdit.datasets.formats.checks import black_cameras, checked_steps
 from loopdit.datasets.formats.foreign import OURS, ForeignData, ForeignEpisode
 from loopdit.datasets.formats.layout import Layout, lay_out, step_shapes
 from loopdit.datasets.formats.mapped_episode import FOREIGN, frames_as, to_ours
 from loopdit.datasets.formats.mapping import DataMapping
-from loopdit.datasets.formats.mapping_file import mapping_from_dict, mapping_to_dict, read_mapping
+from loopdit.datasets.formats.mapping_file import (
+    mapping_from_dict,
+    mapping_to_dict,
+    read_mapping,
+    ready_mappings,
+)
+from loopdit.datasets.formats.plain_json import finite_json
+from loopdit.datasets.formats.refusals import refusing
 from loopdit.datasets.spec import PolicySpec
-from loopdit.errors import ConfigError, StoreError
+from loopdit.datasets.store_root import folder_of_extra
+from loopdit.errors import ConfigError, SpecMismatch, StoreError
 
 AUTO = "auto"
 _NAMED = 5  # of many episodes with a black camera
@@ -47,7 +56,7 @@ class ImportedData:
 
     def episode(self, index: int) -> Episode:
         """Read, check and map one episode. Raises StoreError naming file, episode and key."""
-        foreign = self.data.episode(index)
+        foreign = _read(self.data, index)
         checked = checked_steps(self.layout, foreign)
         for camera, key in self.layout.cameras.items():
             given, kept = foreign.steps[key], checked.steps[key]
@@ -57,7 +66,10 @@ class ImportedData:
                     self._say(self.lost, f"what the float frames of {camera} had below 1/255")
         for camera in black_cameras(self.layout.cameras, checked):
             self.black.setdefault(camera, []).append(foreign.where)
-        return to_ours(self.layout, checked)
+        ours = to_ours(self.layout, checked)
+        ours = replace(ours, metadata=finite_json(ours.metadata))
+        _check_storable(ours, self.spec, foreign.where)
+        return ours
 
     def told(self) -> list[str]:
         """What one should know of the data set and of the episodes that were read."""
@@ -106,7 +118,7 @@ def import_data(
             for key, step in layout.steps.items()
         },
         "left_out": list(layout.left_out),
-        "facts": {key: value for key, value in data.facts.items() if key != OURS},
+        "facts": finite_json({k: v for k, v in data.facts.items() if k != OURS}),
     }
     return ImportedData(data, layout, layout.spec(rate), {FOREIGN: provenance}, notes)
 
@@ -117,20 +129,26 @@ def _mapping(data: ForeignData, name: str) -> DataMapping:
     ours = data.facts.get(OURS)
     if isinstance(ours, Mapping) and "mapping" in ours:
         return mapping_from_dict(ours["mapping"], f"the mapping kept in {data.path}")
-    return data.suggested_mapping()
+    return _suggested(data)
+
+
+def _suggested(data: ForeignData) -> DataMapping:
+    with refusing(str(data.path), "Give a mapping, or fetch the data set again."):
+        return data.suggested_mapping()
 
 
 def _rate(data: ForeignData, mapping: DataMapping, given: float) -> tuple[float, list[str]]:
     """What the user says, else what the data set says, else what the mapping says."""
     try:
-        own = data.suggested_mapping().rate_hz
-    except ConfigError:  # it leaves open what a mapping by name says
+        own = _suggested(data).rate_hz
+    except (ConfigError, StoreError):  # it leaves open what a mapping by name says
         own = 0.0
     rate = given or own or mapping.rate_hz
-    if rate <= 0:
+    if not 0 < rate < math.inf:
         raise ConfigError(
             f"{data.path} does not say how many control steps a second it has. "
-            f"Give rate_hz=..., or a mapping with a rate_hz."
+            f"Give rate_hz=..., or a mapping that says it: {', '.join(ready_mappings())}, or a "
+            f".yaml file."
         )
     notes = [
         f"the rate is {rate:g} Hz, though {whose} says {other:g} Hz"
@@ -142,16 +160,37 @@ def _rate(data: ForeignData, mapping: DataMapping, given: float) -> tuple[float,
 
 def _first_usable(data: ForeignData, mapping: DataMapping, skip_bad: bool) -> ForeignEpisode:
     """The episode that decides the spec: the first, or the first that is not bad."""
+    reasons: list[str] = []
     for index in range(len(data)):
         try:
-            episode = data.episode(index)
+            episode = _read(data, index)
             checked_steps(lay_out(mapping, step_shapes(episode), episode.where), episode)
-        except StoreError:
+        except StoreError as error:
             if not skip_bad:
                 raise
+            reasons.append(str(error))
         else:
             return episode
-    raise StoreError(f"{data.path} has no episode that can be used. Check the path.")
+    raise StoreError(" ".join([f"{data.path} has no episode that can be used.", *reasons[:1]]))
+
+
+def _read(data: ForeignData, index: int) -> ForeignEpisode:
+    where = f"{data.path}, episode {index} of {len(data)}"
+    with refusing(where, "Leave it out with skip_bad=true, or fetch the file again."):
+        return data.episode(index)
+
+
+def _check_storable(episode: Episode, spec: PolicySpec, where: str) -> None:
+    """What a writer would refuse without knowing the file, and when a store has been made."""
+    remedy = ""
+    try:
+        checked_arrays(episode, spec)
+        remedy = " Or name that key under drop: in a mapping, which leaves it out."
+        checked_extras(episode)
+        for name in episode.extras:
+            folder_of_extra(name)
+    except (StoreError, SpecMismatch) as error:
+        raise StoreError(f"{where}: {error}{remedy}") from error
 
 
 def _always_black(data: ForeignData, layout: Layout) -> dict[str, str]:
@@ -161,7 +200,7 @@ def _always_black(data: ForeignData, layout: Layout) -> dict[str, str]:
         if not unseen:
             break
         try:
-            checked = checked_steps(layout, data.episode(index))
+            checked = checked_steps(layout, _read(data, index))
         except StoreError:
             continue  # it is reported, or left out, when its turn comes
         unseen = {camera: unseen[camera] for camera in black_cameras(unseen, checked)}

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from loopdit.datasets.formats.lerobot_info import Feature
+from loopdit.datasets.formats.refusals import is_file
 from loopdit.errors import StoreError
 
 _ROWS_AT_A_TIME = 256  # rows with pictures may have a megabyte each
@@ -31,10 +32,10 @@ class ParquetRows:
     def __init__(self, path: Path) -> None:
         """Raises StoreError for a file that is missing or has no footer."""
         self.path = path
-        if not path.is_file():
-            raise StoreError(f"there is no file {path}. Restore it.")
+        if not is_file(path):
+            raise StoreError(f"there is no file {path!s:.300}. Restore it.")
         try:
-            self._file: Any = pq.ParquetFile(path)
+            self._file: Any = pq.ParquetFile(path, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise StoreError(
                 f"{path} cannot be read as parquet ({_first_line(error)}): its writer may not have "
@@ -53,6 +54,9 @@ class ParquetRows:
 
     def read(self, start: int, stop: int, columns: list[str]) -> Any:
         """A pyarrow table of rows start <= i < stop. Raises StoreError for what the file lacks."""
+        twice = next((name for name in columns if self.names.count(name) > 1), None)
+        if twice is not None:
+            raise StoreError(f"{self.path} has the column {twice!r} twice. Restore that file.")
         lacking = [name for name in columns if name not in self.names]
         if lacking:
             raise StoreError(
@@ -118,7 +122,7 @@ def numbers(column: Any, feature: Feature, where: str) -> np.ndarray:
     """A column of a table as (T, *shape), or (T,) where a step has one element."""
     values, steps = column.combine_chunks(), len(column)
     while pa.types.is_list(values.type) or _other_list(values.type):
-        if values.null_count:
+        if values.null_count or not _of_one_length(values):
             break
         values = values.flatten()
     if values.null_count:
@@ -138,7 +142,10 @@ def numbers(column: Any, feature: Feature, where: str) -> np.ndarray:
 
 def texts(column: Any, where: str, key: str) -> tuple[str, ...]:
     """A column of strings: one for all steps where they are the same, one for each otherwise."""
-    values = column.to_pylist()
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [None]
     if not all(isinstance(value, str) for value in values):
         raise StoreError(
             f"{where}: {key} is not text in every step. Leave it out with skip_bad=true."
@@ -199,6 +206,13 @@ def pictures_column(frames: np.ndarray) -> Any:
         Image.fromarray(frame).save(file, "PNG")
         encoded.append({"bytes": file.getvalue(), "path": f"frame-{step:06d}.png"})
     return pa.array(encoded, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+
+
+def _of_one_length(lists: Any) -> bool:
+    """Elements of another step would take the place of the ones that are missing in one."""
+    if pa.types.is_fixed_size_list(lists.type):
+        return True
+    return len(np.unique(np.diff(lists.offsets.to_numpy()))) <= 1
 
 
 def _other_list(kind: Any) -> bool:

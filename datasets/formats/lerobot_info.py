@@ -15,6 +15,7 @@ from typing import Any
 from loopdit.errors import StoreError
 
 INFO = "meta/info.json"
+CODECS = ("auto", "av1", "h264", "png")  # of frames that are written
 READABLE = ("v2.0", "v2.1", "v3.0")
 # Columns that count steps and episodes: they follow from the order of the rows.
 COUNTERS = ("frame_index", "episode_index", "index", "task_index")
@@ -120,7 +121,7 @@ def read_info(root: Path) -> Info:
         )
     rate = raw.get("fps")
     if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate < 1e6:
-        raise StoreError(f"{file}: fps={rate!r} is no rate in Hz. Correct it there.")
+        raise StoreError(f"{file}: fps={rate!r:.60} is no rate in Hz. Correct it there.")
     features: dict[str, Feature] = {}
     left_out: dict[str, str] = {}
     for key, said in raw["features"].items():

@@ -25,8 +25,9 @@ def suggested_mapping(info: Info) -> DataMapping:
     for found, what, key in ((state, "proprio", STATE), (action, "action", ACTION)):
         if not found:
             raise ConfigError(
-                f"{info.file} names no {key!r}, so nothing tells which feature is the {what}. It "
-                f"has {', '.join(map(repr, info.features))}; say it with mapping=."
+                f"{info.file} names no {key!r} that is a vector, so nothing tells which feature is "
+                f"the {what}. It has {', '.join(map(repr, info.features)) or 'none'}; say it with "
+                f"mapping=."
             )
     robot = info.raw.get("robot_type") or "the robot"
     labels = [label for feature in action for label in feature.labels]

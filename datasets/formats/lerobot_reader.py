@@ -7,6 +7,7 @@ Columns that count (frame_index, index, ...) are checked and not passed on.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from loopdit.datasets.formats import lerobot_columns as columns
 from loopdit.datasets.formats.foreign import OURS, ForeignEpisode
-from loopdit.datasets.formats.lerobot_info import COUNTERS, Feature, Info
+from loopdit.datasets.formats.lerobot_info import COUNTERS, TIMESTAMP, Feature, Info
 from loopdit.datasets.formats.lerobot_mapping import suggested_mapping
 from loopdit.datasets.formats.mapping import DataMapping
 from loopdit.datasets.formats.video import read_frames
@@ -22,6 +23,7 @@ from loopdit.errors import StoreError
 
 TASK = "task"  # the text that LeRobot's items have their instruction under
 _TASK_INDEX = "task_index"
+_RATE_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class LeRobotEpisode:
     videos: Mapping[str, VideoSpan]
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     alone: bool = False
+
+
+def require_once(numbers: Sequence[int], place: Path) -> None:
+    """Raise StoreError where an episode is listed twice: `numbers` in rising order."""
+    twice = next((one for one, two in pairwise(numbers) if one == two), None)
+    if twice is not None:
+        raise StoreError(f"{place} lists episode {twice} twice. Restore that list.")
 
 
 class LeRobotData:
@@ -114,6 +123,7 @@ class LeRobotData:
                 steps[feature.key] = columns.pictures(column, where, feature.key)
             elif feature.key not in COUNTERS:
                 steps[feature.key] = columns.numbers(column, feature, where)
+        self._check_rate(steps.get(TIMESTAMP), where)
         for key, span in said.videos.items():
             steps[key] = read_frames(
                 span.file,
@@ -149,6 +159,18 @@ class LeRobotData:
                     f"{where}: row {said.row + wrong[0]} has {key} {found[wrong[0]]} instead of "
                     f"{values[wrong[0]]}. The data set's list of episodes does not fit the file."
                 )
+
+    def _check_rate(self, times: np.ndarray | None, where: str) -> None:
+        """LeRobot's own reader wants steps 1 / fps apart, to the tenth of a millisecond; here it
+        must be clear only that the rate is not another one."""
+        if times is None or times.ndim != 1 or len(times) < 2:
+            return
+        period, said = float(np.median(np.diff(times))), 1.0 / self._info.rate_hz
+        if not abs(period - said) <= _RATE_TOLERANCE * said:
+            raise StoreError(
+                f"{where}: {TIMESTAMP} rises by {period:.6g} s a step, and {self._info.file} says "
+                f"fps={self._info.rate_hz:g}. Correct it there."
+            )
 
     def _instructions(self, table: Any, where: str) -> tuple[str, ...]:
         found = columns.numbers(table.column(_TASK_INDEX), Feature(_TASK_INDEX, "int64", ()), where)

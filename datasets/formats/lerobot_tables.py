@@ -46,7 +46,7 @@ class EpisodesTable:
         table = pa.Table.from_pylist(self._rows, self._writer.schema if self._writer else None)
         if self._writer is None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._file, table.schema)
+            self._writer = pq.ParquetWriter(self._file, table.schema, write_page_checksum=True)
         self._writer.write_table(table)
         self._rows = []
 
@@ -87,4 +87,4 @@ def write_tasks(folder: Path, tasks: list[str]) -> None:
     }
     table = pa.table({"task_index": list(range(len(tasks))), index: tasks})
     table = table.replace_schema_metadata({"pandas": json.dumps(described)})
-    pq.write_table(table, folder / TASKS)
+    pq.write_table(table, folder / TASKS, write_page_checksum=True)

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from loopdit.datasets.formats.lerobot_info import Info
-from loopdit.datasets.formats.lerobot_reader import LeRobotData, LeRobotEpisode, VideoSpan
+from loopdit.datasets.formats.lerobot_reader import (
+    LeRobotData,
+    LeRobotEpisode,
+    VideoSpan,
+    require_once,
+)
 from loopdit.errors import StoreError
 
 EPISODES = "meta/episodes.jsonl"
@@ -26,6 +31,7 @@ def open_v21(info: Info) -> LeRobotData:
         raise StoreError(f"{info.file}: chunks_size={size!r} is no number. Correct it there.")
     listed = _lines(info.root / EPISODES, "episode_index", "length")
     listed.sort(key=lambda line: line["episode_index"])
+    require_once([line["episode_index"] for line in listed], info.root / EPISODES)
     tasks = _lines(info.root / TASKS, "task_index")
     said = info.raw.get("total_episodes")
     if isinstance(said, int) and said != len(listed):

@@ -15,7 +15,12 @@ from typing import Any
 
 from loopdit.datasets.formats.lerobot_columns import ParquetRows
 from loopdit.datasets.formats.lerobot_info import Info
-from loopdit.datasets.formats.lerobot_reader import LeRobotData, LeRobotEpisode, VideoSpan
+from loopdit.datasets.formats.lerobot_reader import (
+    LeRobotData,
+    LeRobotEpisode,
+    VideoSpan,
+    require_once,
+)
 from loopdit.errors import StoreError
 
 EPISODES = "meta/episodes"
@@ -25,6 +30,7 @@ METADATA = "metadata"  # our column of meta/episodes: JSON of what else is known
 # Columns of meta/episodes that say where things are, or that are counted here.
 _BOOKKEEPING = ("episode_index", "index", "length", "tasks", METADATA)
 _PLACES = ("dataset_from_index", "dataset_to_index")
+_LONGEST_S = 1e9  # thirty years: beyond it, seconds do not fit a video's clock
 _PREFIXES = ("stats/", "data/", "videos/", "meta/")
 
 
@@ -37,6 +43,7 @@ def open_v30(info: Info) -> LeRobotData:
             f"{info.file} says {said} episodes, {info.root / EPISODES} lists {len(rows)}: the "
             f"writer may have been stopped. Correct total_episodes to use those that are listed."
         )
+    require_once([row["episode_index"] for row in rows], info.root / EPISODES)
     return LeRobotData(info, _located(info, rows), _tasks(info.root), _ours(info.root))
 
 
@@ -97,7 +104,7 @@ def _span(info: Info, row: Mapping[str, Any], key: str) -> VideoSpan:
         file_index=_whole(info, row, number, f"videos/{key}/file_index"),
     )
     times = [row.get(f"videos/{key}/{end}_timestamp") for end in ("from", "to")]
-    if not all(isinstance(time, int | float) and time >= 0 for time in times):
+    if not all(isinstance(time, int | float) and 0 <= time < _LONGEST_S for time in times):
         raise StoreError(
             f"{info.root / EPISODES}, episode {number}: {key} is from {times[0]!r} to "
             f"{times[1]!r} s. Restore those files."
@@ -122,7 +129,9 @@ def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     try:
         kept: Any = json.loads(row.get(METADATA) or "{}")
-    except (TypeError, ValueError):  # somebody else's column of that name
+    except (TypeError, ValueError):
+        kept = None
+    if not isinstance(kept, dict):  # somebody else's column of that name
         kept = {METADATA: row[METADATA]}
     return json.loads(json.dumps(others | kept, default=str))
 

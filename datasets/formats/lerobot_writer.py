@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from loopdit.datasets.formats.foreign import Export, ForeignEpisode
 from loopdit.datasets.formats.lerobot_columns import numbers_column, pictures_column
 from loopdit.datasets.formats.lerobot_features import Plan, is_regular, plan
-from loopdit.datasets.formats.lerobot_info import INFO, TIMESTAMP
+from loopdit.datasets.formats.lerobot_info import CODECS, INFO, TIMESTAMP
 from loopdit.datasets.formats.lerobot_reader import TASK
 from loopdit.datasets.formats.lerobot_stats import Stats, camera_stats, joined_stats, number_stats
 from loopdit.datasets.formats.lerobot_tables import EpisodesTable, write_tasks
@@ -29,7 +29,6 @@ from loopdit.datasets.formats.new_target import new_target
 from loopdit.datasets.formats.video import VideoEncoder, can_encode, video_info
 from loopdit.errors import ConfigError, StoreError
 
-CODECS = ("auto", "av1", "h264", "png")
 _FILES_IN_CHUNK = 1000
 _DATA_MB, _VIDEO_MB = 100, 200
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -237,7 +236,7 @@ class _Writer:
             self._data_number += 1
             self._data_file = self._folder / _DATA.format(**self._place())
             self._data_file.parent.mkdir(parents=True, exist_ok=True)
-            self._data = pq.ParquetWriter(self._data_file, table.schema)
+            self._data = pq.ParquetWriter(self._data_file, table.schema, write_page_checksum=True)
         self._data.write_table(table)
         return {f"data/{name}": value for name, value in self._place().items()}
 

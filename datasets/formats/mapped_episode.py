@@ -10,6 +10,8 @@ says of itself are kept in the metadata:
 so that `to_foreign(to_ours(episode))` is the episode again, but for frames that were floats.
 """
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,9 +22,12 @@ from loopdit.datasets.formats.foreign import ForeignEpisode
 from loopdit.datasets.formats.layout import Layout, split_parts
 from loopdit.datasets.formats.vector_parts import PartSource, part_of_ours, put_back
 from loopdit.datasets.spec import IMAGE_PREFIX, PROPRIO
+from loopdit.errors import StoreError
 
 FOREIGN = "foreign"  # where a store's provenance and an episode's metadata keep what is not ours
 TEXTS = "texts"
+_TRUE = ("true", "1", "yes", "success")
+_FALSE = ("false", "0", "no", "failure")
 
 
 def to_ours(layout: Layout, episode: ForeignEpisode) -> Episode:
@@ -50,8 +55,8 @@ def to_ours(layout: Layout, episode: ForeignEpisode) -> Episode:
         observations=observations,
         actions=actions,
         instruction=instruction,
-        success=None if success is None else _truth(success),
-        seed=None if seed is None else int(seed),
+        success=_truth(success),
+        seed=None if seed is None else _seed(seed, mapping.seed, episode.where),
         extras=extras,
         metadata=_metadata(layout, episode, instruction),
     )
@@ -135,10 +140,23 @@ def _found(keys: Sequence[str], episode: ForeignEpisode) -> Any:
     return None
 
 
-def _truth(value: Any) -> bool:
+def _truth(value: Any) -> bool | None:
+    """None for a text that is neither yes nor no: nobody knows then."""
     if isinstance(value, str):
-        return value.strip().lower() in ("true", "1", "yes", "success")
-    return bool(value)
+        word = value.strip().lower()
+        return True if word in _TRUE else False if word in _FALSE else None
+    return None if value is None else bool(value)
+
+
+def _seed(value: Any, keys: Sequence[str], where: str) -> int:
+    if isinstance(value, int | float) and math.isfinite(value) and value == int(value):
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,40}\s*", value):
+        return int(value)
+    raise StoreError(
+        f"{where}: {' or '.join(map(repr, keys))} is {value!r:.60}, no whole number. Take the key "
+        f"out of the mapping's seed, or leave the episode out with skip_bad=true."
+    )
 
 
 def _metadata(layout: Layout, episode: ForeignEpisode, instruction: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from loopdit.errors import ConfigError
 _NUMBERS = ("columns", "scale", "offset", "low", "high")
 _KEYS = ("instruction", "success", "seed", "drop")
 _TEXTS = ("action_frame", "convention")
+_LARGEST = 1e30  # far from where float32 ends
 _CONVENTIONS = ("", "delta", "absolute")
 
 
@@ -41,12 +42,20 @@ def read_mapping(name: str) -> DataMapping:
             f"or give the path of a .yaml file."
         )
     try:
-        data: Any = yaml.safe_load(file.read_text())
+        data: Any = yaml.load(file.read_text(encoding="utf-8"), _loader())
     except OSError as error:
         raise ConfigError(f"cannot read {where}: {error.strerror}. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where} is no text in UTF-8. Check the path.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}.") from error
-    return mapping_from_dict(data, where)
+    mapping = mapping_from_dict(data, where)
+    for name, parts in (("proprio", mapping.proprio), ("action", mapping.action)):
+        labels = [label for part in parts for label in part.labels]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{where}, {name} has the label {twice!r} twice. Rename one of them.")
+    return mapping
 
 
 def mapping_to_dict(mapping: DataMapping) -> dict[str, Any]:
@@ -76,7 +85,9 @@ def mapping_from_dict(data: Any, where: str) -> DataMapping:
     for name in _KEYS:
         values[name] = _strings(given.get(name, []), f"{where}, {name}")
     for name in _TEXTS:
-        values[name] = str(given.get(name, ""))
+        values[name] = given.get(name, "")
+        if not isinstance(values[name], str):
+            raise ConfigError(f"{where}, {name} is {values[name]!r:.60}, no text. Quote it.")
     if values["convention"] not in _CONVENTIONS:
         raise ConfigError(
             f"{where}, convention is {values['convention']!r}. Say delta or absolute."
@@ -100,9 +111,17 @@ def _part(data: Any, where: str) -> VectorPart:
             continue
         listed: list[Any] = value if isinstance(value, list) else [value]
         numbers = [_number(item, f"{where}, {name}") for item in listed]
-        values[name] = tuple(int(n) if name == "columns" else n for n in numbers)
+        if name == "columns":
+            if not all(n.is_integer() for n in numbers):
+                raise ConfigError(f"{where}, columns are {listed!r:.60}. Give whole numbers.")
+            values[name] = tuple(int(n) for n in numbers)
+        else:
+            values[name] = tuple(numbers)
     if 0.0 in values.get("scale", ()):
         raise ConfigError(f"{where}, scale has a 0, which cannot be undone. Give another number.")
+    for low, high in zip(values.get("low", ()), values.get("high", ()), strict=False):
+        if low > high:
+            raise ConfigError(f"{where}, low {low:g} is above high {high:g}. Correct one of them.")
     return VectorPart(**values)
 
 
@@ -131,7 +150,26 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{where} has {value!r:.60} where a number is needed.")
+    if not abs(value) <= _LARGEST:
+        raise ConfigError(f"{where} has {value!r:.60}. Give a finite number, up to {_LARGEST:g}.")
     return float(value)
+
+
+def _loader() -> Any:
+    """YAML's safe loader, which in a file with a name twice would take the last without a word."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [key.value for key, _ in node.value]
+            for key, _ in node.value:
+                if names.count(key.value) > 1:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the name {key.value!r} stands there twice", key.start_mark
+                    )
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def _plain(value: Any) -> Any:

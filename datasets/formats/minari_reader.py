@@ -94,8 +94,12 @@ class MinariData:
 
             kind = str(metadata.get("data_format"))
             ids, reader = arrow_episodes(folder, kind, spaces, compressed)
-        if not ids:
-            raise StoreError(f"{path} has no episodes. Fetch it again.")
+        said = metadata.get("total_episodes")
+        if not ids or (isinstance(said, int) and said != len(ids)):
+            raise StoreError(
+                f"{folder / METADATA} says {said} episodes, there are {len(ids)}: the writer may "
+                f"have been stopped. Correct total_episodes to use those, or fetch the set again."
+            )
         return cls(path, facts, ids, reader, spaces, left.get("keys", {}))
 
     def __len__(self) -> int:
@@ -139,9 +143,9 @@ class MinariData:
             else:
                 steps[key] = value[:length]
         said = {name: v for name, v in raw.attributes.items() if name not in _COUNTED}
-        ours = json.loads(said.pop(OURS, "{}"))
+        ours = _ours_of(said.pop(OURS, "{}"), where)
         if "seed" in said:
-            ours["seed"] = int(from_plain(said.pop("seed")))
+            ours["seed"] = _seed(said.pop("seed"), where)
         metadata = {"attributes": said, "last": last, "other": other}
         return ForeignEpisode(where, steps, words, {**ours, NAME: metadata})
 
@@ -172,6 +176,29 @@ class MinariData:
     def _part(self, key: str) -> VectorPart:
         low, high = limits(self.spaces.get(key))
         return VectorPart((key,), low=low, high=high)
+
+
+def _ours_of(text: Any, where: str) -> dict[str, Any]:
+    try:
+        ours: Any = json.loads(text)
+    except (TypeError, ValueError):
+        ours = None
+    if not isinstance(ours, dict):
+        raise StoreError(
+            f"{where}: the attribute {OURS!r} is no JSON object: {text!r:.60}. "
+            f"Remove it, or fetch the data set again."
+        )
+    return ours
+
+
+def _seed(plain: Any, where: str) -> int:
+    try:
+        return int(from_plain(plain))
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"{where}: the attribute 'seed' is {plain!r:.60}, no whole number. Remove it, or leave "
+            f"the episode out with skip_bad=true."
+        ) from error
 
 
 def _camera(key: str) -> str:
@@ -212,4 +239,11 @@ def decoded(frames: Sequence[Any], where: str, key: str) -> np.ndarray:
             raise StoreError(
                 f"{where}: {key} is no JPEG at step {step}. Fetch the data set again."
             ) from error
+        if found[-1].shape != found[0].shape:
+            raise StoreError(
+                f"{where}: {key} has shape {found[-1].shape} at step {step}, {found[0].shape} "
+                f"before. Fetch the data set again."
+            )
+    if not found:
+        raise StoreError(f"{where}: {key} has no steps. Leave it out with skip_bad=true.")
     return np.stack(found)

@@ -1,5 +1,6 @@
 """Write a new data set, one file or a folder of them, whole or not at all."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from loopdit.errors import StoreError
 from loopdit.folder_lock import alone_in
+
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -32,7 +35,13 @@ def new_target(path: Path) -> Generator[Path]:
             alone_in(Path(aside), busy),
         ):
             made = Path(aside, target.name)
-            yield made
+            try:
+                yield made
+            except StoreError as error:
+                # It may say that a part is there and can be gone on with, by the name aside.
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_IS_FULL:
+                    raise error.__cause__ from error
+                raise
             for item in (*Path(aside).rglob("*"), Path(aside)):
                 _sync(item)
             _require_free(target)

@@ -7,6 +7,7 @@ its dtype, its shape and its zlib-compressed bytes in base64.
 import base64
 import math
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,15 @@ def from_plain(plain: Any) -> Any:
     # A copy: what frombuffer gives cannot be written to, and a scalar's shape is ().
     array = np.frombuffer(data, np.dtype(packed["dtype"])).reshape(shape).copy()
     return array if shape else array[()]
+
+
+def finite_json(plain: Any) -> Any:
+    """The same JSON with the text of each number that JSON has not: "nan", "inf"."""
+    if isinstance(plain, Mapping):
+        return {str(key): finite_json(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [finite_json(value) for value in plain]
+    return str(plain) if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def _text(item: Any) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loopdit.datasets.episode import EXTRA_DTYPES
+
 STEPS = "steps/"
 _MODULE = "tensorflow_datasets.core.features"
 
@@ -83,13 +85,13 @@ def _walk(node: Any, path: str, outer: tuple[int | None, ...]) -> Iterator[RldsF
     elif "tensor" in node:
         tensor = node["tensor"]
         encoding = str(tensor.get("encoding") or "none")
-        dtype = str(tensor["dtype"])
+        dtype = _dtype(tensor["dtype"], path)
         kind = TEXT if dtype == "string" else TENSOR
         yield RldsFeature(path, kind, outer + _shape(tensor), dtype, encoding)
     elif "image" in node:
         image = node["image"]
         encoding = str(image.get("encodingFormat") or "")
-        dtype = str(image.get("dtype") or "uint8")
+        dtype = _dtype(image.get("dtype") or "uint8", path)
         yield RldsFeature(path, IMAGE, outer + _shape(image), dtype, encoding)
     elif "text" in node:
         yield RldsFeature(path, TEXT, outer)
@@ -98,6 +100,12 @@ def _walk(node: Any, path: str, outer: tuple[int | None, ...]) -> Iterator[RldsF
     else:
         kind = node.get("pythonClassName") or json.dumps(node)
         raise ValueError(f"describes {path!r} as {kind!s:.80}, which this loopdit cannot read")
+
+
+def _dtype(said: Any, path: str) -> str:
+    if said not in ("string", *EXTRA_DTYPES):
+        raise ValueError(f"describes {path!r} with the dtype {said!r:.40}, which cannot be read")
+    return str(said)
 
 
 def _shape(node: Mapping[str, Any]) -> tuple[int | None, ...]:

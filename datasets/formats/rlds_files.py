@@ -57,8 +57,7 @@ def find_shards(path: Path, folder: Path) -> tuple[list[Shard], list[str]]:
     shards = [Shard(file, _split(file), record_places(file)) for file in files]
     shards.sort(key=lambda shard: shard.split != "train")  # stable: shards stay in order
     notes: list[str] = []
-    for split in (read_json(folder / DATASET_INFO) or {}).get("splits", []):
-        name, lengths = str(split.get("name")), [int(n) for n in split.get("shardLengths", [])]
+    for name, lengths in _splits(folder / DATASET_INFO):
         mine = [shard for shard in shards if shard.split == name]
         if not mine:
             notes.append(f"{DATASET_INFO} tells of the split {name!r}, which is not there")
@@ -70,6 +69,19 @@ def find_shards(path: Path, folder: Path) -> tuple[list[Shard], list[str]]:
                         f"{length}. Fetch the file again."
                     )
     return shards, notes
+
+
+def _splits(file: Path) -> list[tuple[str, list[int]]]:
+    """The name of each split, and how many records each of its files has."""
+    try:
+        return [
+            (str(split.get("name")), [int(n) for n in split.get("shardLengths", [])])
+            for split in (read_json(file) or {}).get("splits", [])
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{file} does not list its splits as TFDS does. Restore that file, or remove it."
+        ) from error
 
 
 def read_json(path: Path) -> Any:

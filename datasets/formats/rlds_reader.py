@@ -60,8 +60,9 @@ class RldsData:
             try:
                 self.features = parse_features(described)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
+                told = error if type(error) is ValueError else f"is damaged ({error!r:.100})"
                 raise StoreError(
-                    f"{folder / FEATURES} {error}. Write the data set again with TFDS 4.4 or "
+                    f"{folder / FEATURES} {told}. Write the data set again with TFDS 4.4 or "
                     f"later, or remove that file to have its features guessed."
                 ) from error
 

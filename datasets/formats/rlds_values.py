@@ -77,6 +77,8 @@ def _from_list(feature: RldsFeature, values: Feature, count: int) -> np.ndarray:
             f"has {len(values)} values for {count} steps of shape {feature.shape}, "
             f"{prod(sizes)} each"
         )
+    if values.dtype.kind == "f" and np.dtype(feature.dtype).kind in "iub":
+        raise ValueError(f"has floats where its description says {feature.dtype}")
     shape = (count, *(-1 if size is None else size for size in feature.shape))
     return values.reshape(shape).astype(feature.dtype)
 

@@ -33,7 +33,7 @@ def recognizes(path: Path) -> bool:
                 return False
             return any(isinstance(item, h5py.Group) for item in data.values())
     except StoreError:
-        return False
+        return path.is_file()  # HDF5 that is cut short: opening it says so
 
 
 def open(path: Path) -> ForeignData:

@@ -108,7 +108,8 @@ def turned(key: str, value: np.ndarray) -> np.ndarray:
 
 def _demos(file: Any) -> list[str]:
     """demo_10 after demo_2."""
-    names = [name for name, item in file["data"].items() if isinstance(item, h5py.Group)]
+    # A link that leads nowhere, as damage leaves it, is an episode that cannot be read.
+    names = [name for name, item in file["data"].items() if not isinstance(item, h5py.Dataset)]
     return sorted(names, key=lambda name: ([int(n) for n in re.findall(r"\d+", name)], name))
 
 
@@ -126,8 +127,10 @@ def _facts(file: Any, where: str) -> dict[str, Any]:
 
 def _episode(file: Any, path: Path, name: str, facts: Mapping[str, Any]) -> ForeignEpisode:
     where = f"{path}, {name}"
-    demo = file["data"][name]
-    if "actions" not in demo:
+    demo = file["data"].get(name)
+    if demo is None:
+        raise StoreError(f"{where} cannot be found in the file, which is damaged. Fetch it again.")
+    if not isinstance(demo.get("actions"), h5py.Dataset) or demo["actions"].ndim == 0:
         raise StoreError(f"{where} has no 'actions'. Remove that demo, or fetch the file again.")
     length = len(demo["actions"])
     turn = bottom_row_first(facts)
@@ -175,7 +178,8 @@ def _instructions(
         language = _parsed(data["problem_info"], where, "problem_info").get("language_instruction")
         if language is not None:
             # A list of its characters in some of LIBERO's files, and within quotes in others.
-            found[PROBLEM_LANGUAGE] = ("".join(language).strip('"'),)
+            words = language if isinstance(language, str) else "".join(map(str, language))
+            found[PROBLEM_LANGUAGE] = (words.strip('"'),)
     return found
 
 

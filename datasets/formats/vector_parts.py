@@ -60,7 +60,8 @@ def part_of_ours(source: PartSource, theirs: np.ndarray) -> np.ndarray:
     """theirs (T, ...) -> our part (T, P) float32."""
     chosen = theirs.reshape(len(theirs), -1)[:, list(source.columns)].astype(np.float64)
     scale, offset = _scale_and_offset(source)
-    return (chosen * scale + offset).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever stores it refuses what overflows
+        return (chosen * scale + offset).astype(np.float32)
 
 
 def put_back(source: PartSource, ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -108,9 +109,10 @@ def _resolved(
         chosen = tuple(range(size))[columns]
     else:
         chosen = tuple(column + size if column < 0 else column for column in columns)
+    taken = f"the elements {chosen}" if chosen else "no element"
     if not chosen or min(chosen) < 0 or max(chosen) >= size:
         raise ConfigError(
-            f"{where}: the mapping takes the elements {columns} of {text!r}, which has {size}. "
+            f"{where}: the mapping takes {taken} of {text!r}, which has {size}. "
             f"Correct the mapping's columns."
         )
     return chosen

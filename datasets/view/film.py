@@ -45,5 +45,5 @@ def _jpeg(frame: np.ndarray, width: int, height: int) -> bytes:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     written = io.BytesIO()
-    image.save(written, "JPEG", quality=_QUALITY)
+    image.save(written, "JPEG", quality=_QUALITY, subsampling=0)  # small things keep their colour
     return written.getvalue()

@@ -30,6 +30,7 @@ def element_plot(
     def y(value: float) -> float:
         return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (value - low) / (high - low)
 
+    lower, upper = _told_apart(low, high)
     last = max(1, len(values) - 1)
     points = " ".join(f"{x(step / last):.1f},{y(values[step]):.1f}" for step in _kept(values))
     seconds = (len(values) - 1) * period_s
@@ -37,8 +38,8 @@ def element_plot(
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(description)}">',
         *(_across("grid", y(value)) for value in (low, high)),
         *(_across("limit", y(value)) for value in limits if low <= value <= high),
-        _text(LEFT - 6, _TOP + 8, f"{high:.3g}", "end"),
-        _text(LEFT - 6, HEIGHT - _BOTTOM, f"{low:.3g}", "end"),
+        _text(LEFT - 6, _TOP + 8, upper, "end"),
+        _text(LEFT - 6, HEIGHT - _BOTTOM, lower, "end"),
         _text(LEFT, HEIGHT - 6, "0 s", "start"),
         _text(WIDTH - RIGHT, HEIGHT - 6, f"{seconds:.3g} s", "end"),
         f'<polyline class="line" points="{points}"/>' if len(values) > 1 else "",
@@ -52,11 +53,24 @@ def element_plot(
 
 
 def _range(values: np.ndarray, limits: Sequence[float]) -> tuple[float, float]:
-    """What the axis goes from and to: the values with a margin, and the limits close by."""
+    """What the axis goes from and to: the values with a margin, and the limits close by.
+
+    Rounding errors are no movement: what varies by less than a millionth of its own size or its
+    limits' is drawn flat.
+    """
     low, high = float(values.min()), float(values.max())
-    span = high - low or max(abs(high), 1.0) * 0.1
+    size = max(abs(low), abs(high), *map(abs, limits), 0.0)
+    span = high - low if high - low > 1e-6 * size else max(size, 1e-9) * 0.1
     near = [value for value in limits if low - span / 2 <= value <= high + span / 2]
     return min([low, *near]) - 0.06 * span, max([high, *near]) + 0.06 * span
+
+
+def _told_apart(low: float, high: float) -> tuple[str, str]:
+    """Both with as few digits as show that they differ, 3 at least."""
+    digits = 3
+    while f"{low:.{digits}g}" == f"{high:.{digits}g}" and digits < 9:
+        digits += 1
+    return f"{low:.{digits}g}", f"{high:.{digits}g}"
 
 
 def _kept(values: np.ndarray) -> list[int]:

@@ -4,10 +4,12 @@ Each episode is a tree of its own, `episode_000000/images.front`, `episode_00000
 on the timelines `step` and `time` (seconds). Frames are JPEGs, all of them, at their own size.
 """
 
+import errno
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ def log_episodes(store: EpisodeStore, episodes: Sequence[int], save_to: Path | N
     # What else it holds, Rerun replaces with a warning.
     recording = rerun.RecordingStream(re.sub(r"[^A-Za-z0-9_-]", "_", f"loopdit_{name}"))
     if save_to is not None:
-        recording.save(save_to)
+        with _writing():
+            recording.save(save_to)
     else:
         try:
             recording.spawn()
@@ -58,10 +61,20 @@ def log_episodes(store: EpisodeStore, episodes: Sequence[int], save_to: Path | N
             raise ConfigError(
                 f"Rerun's viewer does not start: {error}. Name a file instead: out={name}.rrd."
             ) from error
-    for index in episodes:
-        _log_episode(rerun, recording, store, index)
-    recording.flush()
-    recording.disconnect()
+    with _writing():
+        for index in episodes:
+            _log_episode(rerun, recording, store, index)
+        recording.flush()
+        recording.disconnect()
+
+
+@contextmanager
+def _writing() -> Generator[None]:
+    """Rerun's own kinds of error, told as OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def _log_episode(rerun: Any, recording: Any, store: EpisodeStore, index: int) -> None:

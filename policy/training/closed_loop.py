@@ -41,7 +41,7 @@ class EvaluateConfig:
     episodes: int = option(20, "rollouts of a snapshot")
     loops: int = option(0, "compute depth K to evaluate; 0: the deepest")
     seed: int = option(_SELECTION_SEEDS.start, "first seed; those for selection are from 800000 on")
-    options: list[str] = option([], "more of policy-eval's options, as [delay=[1],workers=2]")
+    options: list[str] = option([], "more of policy-eval's options, as ['delay=[1]','workers=2']")
 
     def __post_init__(self) -> None:
         for name, least in {"every": 1, "episodes": 1, "loops": 0}.items():

@@ -19,6 +19,9 @@ _CHOICES = {
     "precision": ("fp32", "bf16"),
     "short_episodes": ("pad", "drop", "refuse"),
 }
+_STRENGTHS = ("weight_decay", "proprio_noise")
+# Two batches for each worker are in memory, and threads beyond the cores only wait.
+_MOST_THREADS = {"threads": 1024, "workers": 64}
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,15 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulate", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
-        for name in (
-            *("minutes", "warmup_steps", "seed", "threads", "workers", "save_every_s"),
-            *("clip_norm", "cache_gib"),
-        ):
+        for name in ("warmup_steps", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must not be negative.")
+        for name in ("minutes", "save_every_s", "clip_norm", "cache_gib", *_STRENGTHS):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}={getattr(self, name)} must be 0 or more, and finite.")
+        for name, most in _MOST_THREADS.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name}={getattr(self, name)} must be from 0 to {most}.")
         for name in ("ema_decay", "distill", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be from 0 up to below 1.")

@@ -103,10 +103,14 @@ class TrackedRun:
 
     def __init__(self, run: Any) -> None:
         self._run = run
+        self._newest = 0
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One row."""
-        self._run.log(dict(values), step=step)
+        """One row. What comes late, as an evaluation does, goes to the newest step: wandb drops
+        what has an earlier one."""
+        self._newest = max(step, self._newest)
+        late = {"of_step": float(step)} if step < self._newest else {}
+        self._run.log({**values, **late}, step=self._newest)
 
     def close(self) -> None:
         """Upload what is left."""

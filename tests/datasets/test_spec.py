@@ -105,6 +105,36 @@ def test_a_spec_without_a_field_is_refused_with_its_name(spec: PolicySpec):
         PolicySpec.from_dict(data)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("observations", "", "observations is ''"),
+        ("observations", ["images.front"], "a tensor is 'images.front'"),
+        ("action_frame", None, "action_frame is None"),
+        ("control_period_s", "0.1", "control_period_s is '0.1'"),
+        ("control_period_s", 0, "control_period_s is 0"),
+        ("history", 1.5, "history is 1.5"),
+        ("action.shape", None, "shape of action is None"),
+        ("action.shape", ["3"], "shape of action is"),
+        ("action.shape", [], "3 labels for a last axis of 0"),
+        ("action.shape", [-3], "shape of action is"),
+        ("action.labels", [1, 2, 3], "labels of action is"),
+        ("action.low", [True, 0, 0], "low of action is"),
+        ("action.dtype", "object", "dtype of action is 'object'"),
+        ("action.name", 5, "name is 5"),
+    ],
+)
+def test_a_spec_with_a_value_that_cannot_be_is_refused_with_its_key(
+    spec: PolicySpec, key: str, value: object, said: str
+):
+    data = spec.to_dict()
+    *parents, last = key.split(".")
+    place = data[parents[0]] if parents else data
+    place[last] = value
+    with pytest.raises(SpecMismatch, match=said):
+        PolicySpec.from_dict(data)
+
+
 def test_labels_that_do_not_count_the_last_axis_are_refused():
     with pytest.raises(ValueError, match=r"proprio: 1 labels for a last axis of 2"):
         TensorSpec("proprio", (2,), "float32", labels=("only one",))

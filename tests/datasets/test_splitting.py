@@ -66,6 +66,7 @@ def test_every_episode_is_held_out_about_as_often_under_many_seeds():
 @pytest.mark.parametrize(
     ("shares", "names", "said"),
     [
+        ([float("nan"), 1.0], [], r"shares=\[nan,1\] must"),
         ([0.9, 0.2], [], r"shares=\[0.9,0.2\] must .* they sum to 1.1"),
         ([1.0], [], "two or more"),
         ([1.1, -0.1], [], "above 0"),

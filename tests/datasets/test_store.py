@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,28 @@ def test_creating_where_something_exists_is_refused_and_leaves_it_alone(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "store"]
 
 
+@pytest.mark.parametrize("inside", ["new", "episodes/new", "a/b/new"])
+def test_no_store_is_created_inside_another(store: Path, spec: PolicySpec, inside: str):
+    before = sorted(store.rglob("*"))
+    with pytest.raises(StoreError, match=rf"would lie in the episode store {store}"):
+        EpisodeWriter.create(store / inside, spec, {})
+    assert sorted(store.rglob("*")) == before
+
+
+def test_lines_of_any_length_are_gone_on_from(
+    tmp_path: Path, spec: PolicySpec, episode: MakeEpisode
+):
+    writer = EpisodeWriter.create(tmp_path / "new", spec, {})
+    instructions = ["lift it", "x" * 4096, "", "y" * 20_000, "z" * 3900]
+    for seed, instruction in enumerate(instructions):
+        writer.append(replace(episode(seed, 1), instruction=instruction))
+        with (tmp_path / "new/episodes.jsonl").open("a") as index:
+            index.write("a torn line" * (seed * 300))
+    records = EpisodeStore.open(tmp_path / "new").episodes
+    assert [record.instruction for record in records] == instructions
+    assert [record.id for record in records] == [f"episode_{i:06d}" for i in range(5)]
+
+
 def test_a_store_is_created_in_an_empty_or_missing_folder_at_any_depth(
     tmp_path: Path, spec: PolicySpec
 ):
@@ -201,12 +224,31 @@ def test_resuming_with_another_spec_names_the_field_and_both_values(store: Path,
         EpisodeWriter.resume(store, replace(spec, control_period_s=0.5))
 
 
-def test_a_damaged_line_of_the_list_is_shown(store: Path):
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('{"id"', "{rubbish", "it is no JSON"),
+        ('"seed": 1, ', "", "it does not have exactly the fields id, length"),
+        ('"length": 1', '"length": "1"', "its length is '1'"),
+        ('"length": 1', '"length": true', "its length is True"),
+        ('"length": 1', '"length": -5', "its length is -5"),
+        ('"seed": 1', '"seed": 1.5', "its seed is 1.5"),
+        ('"success": false', '"success": "no"', "its success is 'no'"),
+        ('"instruction": "lift', '"instruction": null, "x": "lift', "it does not have exactly"),
+        ('"episode_000001"', '"../../elsewhere"', r"its id is '\.\./\.\./elsewhere'"),
+    ],
+)
+def test_a_line_of_the_list_that_cannot_be_is_refused_with_its_number_and_why(
+    store: Path, spec: PolicySpec, old: str, new: str, said: str
+):
     index = store / "episodes.jsonl"
     lines = index.read_text().splitlines(keepends=True)
-    index.write_text(lines[0] + "{rubbish}\n" + lines[2])
-    with pytest.raises(StoreError, match=r"episodes.jsonl has a damaged line: b'{rubbish}'"):
+    assert old in lines[1]
+    index.write_text(lines[0] + lines[1].replace(old, new) + lines[2])
+    with pytest.raises(StoreError, match=rf"episodes.jsonl, line 2 is damaged, {said}.*repair"):
         EpisodeStore.open(store)
+    with pytest.raises(StoreError, match="line 2 is damaged"):
+        EpisodeWriter.resume(store, spec)
 
 
 def test_a_short_or_missing_file_of_an_episode_is_named(store: Path):
@@ -220,12 +262,16 @@ def test_a_short_or_missing_file_of_an_episode_is_named(store: Path):
         opened.arrays(0)
 
 
-def test_an_episode_left_out_of_the_list_by_hand_does_not_cost_another_one(
+def test_an_episode_taken_out_by_hand_does_not_cost_another_one(
     store: Path, spec: PolicySpec, episode: MakeEpisode
 ):
     index = store / "episodes.jsonl"
     lines = index.read_text().splitlines(keepends=True)
     index.write_text(lines[0] + lines[2])
+    with pytest.raises(StoreError, match=r"has no line for 1 .* as episode_000001.* repair"):
+        EpisodeWriter.resume(store, spec)
+    assert (store / "episodes/episode_000001/action/c.0.0").exists()
+    shutil.rmtree(store / "episodes/episode_000001")
     writer = EpisodeWriter.resume(store, spec)
     assert writer.append(episode(7, 2)).id == "episode_000003"
     opened = EpisodeStore.open(store)

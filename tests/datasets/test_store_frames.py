@@ -131,6 +131,17 @@ def test_compressing_keeps_an_episodes_digest_and_jpegs_have_one_of_their_own(
     assert worse.digest != digests["jpeg"]
 
 
+@pytest.mark.parametrize("frames", ["raw", "zstd", "jpeg"])
+def test_a_length_that_no_memory_holds_is_told_and_not_tried(
+    tmp_path: Path, spec: PolicySpec, episode: MakeEpisode, frames: str
+):
+    EpisodeWriter.create(tmp_path / "s", spec, {}, frames).append(episode(0, 4))
+    index = tmp_path / "s/episodes.jsonl"
+    index.write_text(index.read_text().replace('"length": 4', f'"length": {10**13}'))
+    with pytest.raises(StoreError, match=r"episode_000000/images.front"):
+        EpisodeStore.open(tmp_path / "s").arrays(0)
+
+
 def test_copying_from_jpegs_to_jpegs_does_not_encode_again(
     tmp_path: Path, spec: PolicySpec, episode: MakeEpisode
 ):

@@ -137,7 +137,8 @@ def test_an_edited_line_of_the_list_is_found(full: Path, field: str, value: Any)
     assert found.damaged == [lines[1]["id"]]
     repair(str(full))
     assert verify(str(full)).whole
-    assert set(content_of(full)) == {0, 2}
+    # An episode that another id was put for is still there, and listed again.
+    assert set(content_of(full)) == ({0, 1, 2} if field == "id" else {0, 2})
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,26 @@ def test_a_list_that_is_gone_is_written_again(full: Path):
     assert [one.problem for one in verify(str(full)).lines] == ["is missing"]
     assert repair(str(full)).relisted == [f"episode_{n:06d}" for n in range(3)]
     assert content_of(full) == before
+
+
+@pytest.mark.parametrize("left", [0, 1, 200, 300, "the last"])
+def test_episodes_whose_lines_are_gone_are_told_kept_and_listed_again(
+    full: Path, spec: PolicySpec, left: int | str
+):
+    """A list that was emptied or cut costs nothing, neither by repair nor by the next writer."""
+    before, index = content_of(full), full / "episodes.jsonl"
+    lines = index.read_bytes().splitlines(keepends=True)
+    index.write_bytes(lines[2] if isinstance(left, str) else index.read_bytes()[:left])
+    found = verify(str(full))
+    assert not found.whole
+    assert found.leftovers in ([], ["episode_000000"], ["episode_000001"])  # the next to write
+    with pytest.raises(StoreError, match=r"has no line for .* repair"):
+        EpisodeWriter.resume(full, spec)
+    done = repair(str(full))
+    assert (done.episodes, done.quarantined, done.swept) == (3, [], [])
+    assert content_of(full) == before
+    assert verify(str(full)).whole
+    EpisodeWriter.resume(full, spec)
 
 
 def test_an_episode_whose_line_and_files_are_both_damaged_is_kept_aside(full: Path):
@@ -252,6 +273,72 @@ def test_an_altered_root_is_told_and_costs_no_episode(full: Path):
     root.write_text("{}")
     with pytest.raises(StoreError, match="is not an episode store"):
         verify(str(full))
+
+
+def test_repair_sets_nothing_aside_where_an_altered_root_fits_no_episode(full: Path):
+    """Held against another dtype, every whole episode would seem damaged."""
+    root, written = full / "zarr.json", (full / "zarr.json").read_text()
+    root.write_text(written.replace('"float32"', '"float64"'))
+    with pytest.raises(StoreError, match=r"zarr\.json is not .*, and no episode fits"):
+        repair(str(full))
+    root.write_text(written)
+    assert verify(str(full)).whole
+
+
+def _a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _a_dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _a_file(path: Path) -> None:
+    path.write_text("x")
+
+
+@pytest.mark.parametrize("name", ["", "zarr.json", "action", "action/c.0.0", "proprio/zarr.json"])
+@pytest.mark.parametrize("put", [_a_folder, _a_dangling_link, _a_link_to_itself, _a_file])
+def test_something_else_in_the_place_of_a_file_or_folder_costs_only_its_episode(
+    tmp_path: Path,
+    spec: PolicySpec,
+    episode: MakeEpisode,
+    name: str,
+    put: Callable[[Path], None],
+):
+    path = tmp_path / "store"
+    writer = EpisodeWriter.create(path, spec, {})
+    for seed in range(3):
+        writer.append(episode(seed, 4))
+    before, place = content_of(path), path / "episodes/episode_000001" / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    put(place)
+    assert verify(str(path)).damaged == ["episode_000001"]
+    assert repair(str(path)).quarantined == ["episode_000001"]
+    again = repair(str(path))
+    assert again.before.whole
+    assert (again.relisted, again.quarantined, again.swept) == ([], [], [])
+    del before[1]
+    assert content_of(path) == before
+    assert EpisodeWriter.resume(path, spec).append(episode(1, 4)).id == "episode_000003"
+
+
+def test_what_is_no_folder_in_the_place_of_an_unlisted_episode_stops_no_writer(
+    tmp_path: Path, spec: PolicySpec, episode: MakeEpisode
+):
+    writer = EpisodeWriter.create(tmp_path / "store", spec, {})
+    _a_dangling_link(tmp_path / "store/episodes/episode_000000")
+    assert writer.append(episode(0, 4)).id == "episode_000000"
+    _a_file(tmp_path / "store/episodes/episode_000001")
+    _a_dangling_link(tmp_path / "store/episodes/.tmp-1-0")
+    EpisodeWriter.resume(tmp_path / "store", spec).append(episode(1, 4))
+    found = verify(str(tmp_path / "store"))
+    assert found.whole
+    assert found.leftovers == []
 
 
 def test_a_store_without_episodes_is_whole(tmp_path: Path, spec: PolicySpec):

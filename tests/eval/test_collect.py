@@ -154,6 +154,7 @@ def test_append_with_another_image_size_is_refused_and_says_both(
         ({"env": "juggle"}, "env=juggle is unknown.* reach, lift"),
         ({"episodes": 0}, "episodes=0"),
         ({"workers": -1}, "workers=-1"),
+        ({"out": "memory://a.zarr"}, "out=memory://a.zarr is the memory of one process"),
         ({"launcher": "slurm"}, "launcher=slurm is unknown. Use processes or ray"),
         ({"seed": 799_990, "episodes": 20}, "training and selection.*must be for training"),
     ],

@@ -7,6 +7,7 @@ import pytest
 from tests.eval.tally_env import spec
 
 from loopdit.datasets.store import Episode, EpisodeWriter
+from loopdit.errors import StoreError
 from loopdit.eval.seed_claims import CLAIMS, SeedClaims
 
 _CLAIM_AND_WAIT = """
@@ -60,3 +61,12 @@ def test_what_a_living_collection_claims_is_left_to_it_and_a_killed_ones_claims_
         assert mine.take(0, 4) == [0, 1, 2, 5]
         assert len(list((store / CLAIMS).iterdir())) == 1
     assert not list((store / CLAIMS).iterdir())
+
+
+def test_claims_that_cannot_be_written_are_told_in_one_sentence(store: Path):
+    (store / CLAIMS).write_text("no folder")
+    with (
+        pytest.raises(StoreError, match=r"cannot claim seeds in .*claims: File exists.*complete"),
+        SeedClaims.hold(store),
+    ):
+        pass

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import pickletools
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.policy.policies import SMALL, small_spec
 
+from loopdit.deploy.bundle import default_bundle
 from loopdit.errors import CheckpointError
 from loopdit.policy.checkpoint import (
     TrainingState,
@@ -138,6 +140,15 @@ def test_version_1_is_read_and_not_trained_further(tmp_path: Path, policy: Loope
         load_training_state(tmp_path)
 
 
+def test_the_shipped_bundle_is_read_as_the_checkpoint_it_was_made_of():
+    folder = default_bundle()
+    loaded = load_checkpoint(folder)
+    assert loaded.policy.max_loops == 4
+    assert loaded.provenance["step"] > 0
+    content = (folder / "model.safetensors").read_bytes()
+    assert loaded.weights_sha256 == hashlib.sha256(content).hexdigest()
+
+
 def test_a_new_checkpoint_in_place_of_version_1_leaves_no_pickle(
     tmp_path: Path, policy: LoopedPolicy
 ):
@@ -153,6 +164,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, policy: Loop
     code = f"""
 import resource, signal
 from pathlib import Path
+from loopdit.deploy.bundle import default_bundle
 from loopdit.errors import CheckpointError
 from loopdit.policy.checkpoint import load_policy, save_checkpoint
 policy = load_policy({str(tmp_path)!r})

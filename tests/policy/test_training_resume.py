@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.policy.trainings import (
 
 from loopdit.errors import CheckpointError, SpecMismatch
 from loopdit.folder_lock import alone_in
+from loopdit.policy.checkpoint import load_training_state
 from loopdit.policy.training.train import train
 
 
@@ -101,6 +103,35 @@ def test_a_signal_ends_a_run_after_a_whole_step_and_says_how_to_go_on(
     step = json.loads((tmp_path / "out" / "checkpoint.json").read_text())["training"]["step"]
     assert step > 0
     assert f"saved step {step}; go on with resume=true" in said
+
+
+@pytest.mark.system
+def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_checkpoint_before(tmp_path: Path):
+    """A limit on file size stands in for the disk: the kernel refuses the write in the same way."""
+    small_store(tmp_path / "data")
+    code = f"""
+import resource, signal
+from pathlib import Path
+from tests.policy.trainings import config
+from loopdit.policy.checkpoint import load_training_state
+from loopdit.policy.training.train import train
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+readings = 0
+def clock():
+    global readings
+    readings += 1
+    if readings == 12:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+    return float(readings)
+train(config(Path({str(tmp_path)!r}), steps=500, save_every_s=0.0), clock)
+"""
+    done = run([sys.executable, "-c", code])
+    assert "CheckpointError: cannot write the checkpoint" in done.stderr
+    assert "what was there before is intact" in done.stderr
+    state, _ = load_training_state(tmp_path / "out")
+    assert 1 <= state.numbers["step"] < 12
+    done = run(command(tmp_path, "steps=14", "resume=true"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_resuming_with_other_data_is_refused(tmp_path: Path):

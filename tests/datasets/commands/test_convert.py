@@ -99,3 +99,30 @@ def test_a_source_that_is_nothing_known_is_named(call: Call, tmp_path: Path):
     done = call("convert", tmp_path / "notes.txt", tmp_path / "new")
     assert "notes.txt looks like none of the formats" in done.err
     assert "there is nothing at" in call("convert", tmp_path / "absent", tmp_path / "new").err
+
+
+def test_lerobots_frames_can_be_png_which_loses_nothing(call: Call, store: Path, tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    there = call("convert", store, tmp_path / "set", "to=lerobot", "codec=png")
+    assert there.status == 0, there.err
+    assert "is lossy" not in there.out
+    back = call("convert", tmp_path / "set", tmp_path / "back.zarr")
+    assert f"next: policy-data view {tmp_path / 'back.zarr'}" in back.out
+    one, two = EpisodeStore.open(store), EpisodeStore.open(tmp_path / "back.zarr")
+    for name, array in one.arrays(0).items():
+        np.testing.assert_array_equal(two.arrays(0)[name], array)
+    again = call("convert", tmp_path / "set", tmp_path / "back.zarr")
+    assert "3 episodes were there already; 0 more" in again.out
+
+
+def test_an_unknown_codec_and_one_for_another_format_are_refused(
+    call: Call, store: Path, tmp_path: Path
+):
+    unknown = call("convert", store, tmp_path / "set", "to=lerobot", "codec=mpeg")
+    assert (unknown.status, "codec=mpeg is none of auto, av1, h264, png" in unknown.err) == (
+        1,
+        True,
+    )
+    other = call("convert", store, tmp_path / "set", "to=rlds", "codec=png")
+    assert (other.status, "give it with to=lerobot" in other.err) == (1, True)
+    assert not (tmp_path / "set").exists()

@@ -1,6 +1,7 @@
 """What is in a store, against the store itself."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from tests.datasets.commands.calls import Call
 
 from loopdit.datasets.spec import PolicySpec
-from loopdit.datasets.store import EpisodeStore, EpisodeWriter
+from loopdit.datasets.store import Episode, EpisodeStore, EpisodeWriter
 
 
 def test_info_as_json_says_what_the_store_holds(call: Call, store: Path, spec: PolicySpec):
@@ -61,6 +62,37 @@ def test_stats_are_those_of_all_steps_with_labels_and_units(call: Call, store: P
     said = call("stats", store).out
     assert "shoulder" in said
     assert "3 episodes of 1 to 8 steps" in said
+
+
+def test_labels_and_paths_are_printed_whole_into_a_pipe(
+    call: Call, tmp_path: Path, spec: PolicySpec
+):
+    long = "commanded_position_of_the_left_gripper"
+    action = replace(spec.action, labels=(long, "y", "z"), low=(), high=())
+    folder = tmp_path / ("long name " * 12)
+    opened = EpisodeWriter.create(folder, replace(spec, action=action), {})
+    opened.append(
+        Episode(
+            {t.name: np.zeros((2, *t.shape), t.dtype) for t in spec.observations},
+            np.zeros((2, 3), np.float32),
+            "lift",
+            True,
+            0,
+        )
+    )
+    assert str(folder) in call("info", folder).out
+    assert f"{long} " in call("stats", folder).out
+
+
+def test_stats_of_what_cannot_be_opened_are_refused_in_one_line(call: Call, store: Path):
+    chunk = store / "episodes/episode_000001/proprio/c.0.0"
+    chunk.unlink()
+    chunk.symlink_to(chunk.name)
+    refused = call("stats", store)
+    assert refused.status == 1
+    assert "cannot read" in refused.err
+    assert str(chunk) in refused.err
+    assert len(refused.err.splitlines()) == 1
 
 
 def test_a_store_at_an_address_is_described(call: Call, spec: PolicySpec, store: Path):

@@ -72,6 +72,17 @@ def test_vectors_of_another_format_do_not_come_back_in_the_place_of_ours(name: s
     np.testing.assert_array_equal(back.arrays(0)["action"], np.float32(-3 * 0.1))
 
 
+def test_a_rate_that_was_given_by_hand_comes_back_with_the_data(name: str, tmp_path: Path):
+    """Also from the format that the data came from, which may have no place for it."""
+    source = write_data_set(tmp_path / "source", foreign_episode(0))
+    first = tmp_path / f"first{SUFFIXES.get(name, '')}"
+    convert(source, tmp_path / "store.zarr", rate_hz=7)
+    convert(tmp_path / "store.zarr", first, to=name)
+    convert(first, tmp_path / "second.zarr", rate_hz=9)
+    _, back = there_and_back(tmp_path / "second.zarr", name, tmp_path)
+    assert back.spec.control_period_s == pytest.approx(1 / 9)
+
+
 def test_a_format_is_a_module_with_the_functions_of_the_contract(name: str):
     module = format_named(name)
     assert name == module.NAME

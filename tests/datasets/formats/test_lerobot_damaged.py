@@ -11,6 +11,8 @@ import pytest
 from tests.datasets.formats.lerobot_sample import FRONT, WRIST, sample_export
 
 from loopdit.datasets.formats import lerobot
+from loopdit.datasets.formats.convert import convert
+from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import StoreError
 
 DATA = "data/chunk-000/file-000.parquet"
@@ -201,3 +203,59 @@ def test_features_that_cannot_be_read_are_left_out_and_told(root: Path):
     }
     assert set(data.episode(0).steps) >= {WRIST, "action"}
     assert FRONT not in data.episode(0).steps
+
+
+def test_lists_of_unequal_lengths_are_refused_though_their_sum_is_right(root: Path):
+    column = pq.read_table(root / DATA).column("action")
+    size = len(column[0])
+    values = [list(range(size)) for _ in range(len(column))]
+    values[0], values[1] = values[0][:-1], [*values[1], 0.0]
+    table = pq.read_table(root / DATA)
+    ragged = pa.array(values, pa.list_(pa.float32()))
+    at = table.column_names.index("action")
+    pq.write_table(table.set_column(at, "action", ragged), root / DATA)
+    with pytest.raises(StoreError, match=r"file-000\.parquet, episode 0: action has"):
+        lerobot.open(root).episode(0)
+
+
+def test_an_episode_that_is_listed_twice_is_refused(root: Path):
+    table = pq.read_table(root / EPISODES)
+    pq.write_table(pa.concat_tables([table, table.slice(1, 1)]), root / EPISODES)
+    change_info(root, total_episodes=4)
+    with pytest.raises(StoreError, match=r"meta/episodes lists episode 1 twice"):
+        lerobot.open(root)
+
+
+def test_another_rate_than_the_timestamps_is_refused(root: Path):
+    rate = json.loads((root / "meta/info.json").read_text())["fps"]
+    change_info(root, fps=3 * rate)
+    with pytest.raises(StoreError, match=rf"episode 0: timestamp rises by .* fps={3 * rate:g}"):
+        lerobot.open(root).episode(0)
+
+
+def test_a_column_that_is_there_twice_is_refused(root: Path):
+    table = pq.read_table(root / DATA)
+    pq.write_table(table.append_column("action", table.column("action")), root / DATA)
+    with pytest.raises(StoreError, match=r"file-000\.parquet has the column 'action' twice"):
+        lerobot.open(root).episode(0)
+
+
+def test_numbers_that_json_has_not_are_kept_as_texts(root: Path, tmp_path: Path):
+    table = pq.read_table(root / EPISODES)
+    scores = pa.array([float("nan")] * table.num_rows)
+    pq.write_table(table.append_column("score", scores), root / EPISODES)
+    (root / "meta/loopdit.json").unlink()
+    convert(root, tmp_path / "out.zarr")
+    assert EpisodeStore.open(tmp_path / "out.zarr").metadata(0)["foreign"]["score"] == "nan"
+
+
+def test_a_flipped_bit_in_a_data_file_that_we_wrote_is_found(root: Path):
+    group = pq.ParquetFile(root / DATA).metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    action = next(c for c in columns if c.path_in_schema.startswith("action"))
+    first = action.dictionary_page_offset or action.data_page_offset
+    content = bytearray((root / DATA).read_bytes())
+    content[first + action.total_compressed_size // 2] ^= 1
+    (root / DATA).write_bytes(content)
+    with pytest.raises(StoreError, match=r"file-000\.parquet cannot be decoded"):
+        lerobot.open(root).episode(0)

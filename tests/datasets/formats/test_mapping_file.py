@@ -171,6 +171,10 @@ def test_the_example_of_the_documentation_is_a_mapping():
         ({"cameras": ["top"]}, r"mine, cameras is \['top'\], not a list of 'name: value'"),
         ({"convention": "relative"}, r"convention is 'relative'. Say delta or absolute"),
         ({"rate_hz": -5}, r"rate_hz is -5.0"),
+        ({"rate_hz": float("inf")}, r"rate_hz has inf. Give a finite number"),
+        ({"action": [{"keys": ["a"], "columns": [0.5]}]}, r"columns are \[0.5\]. Give whole"),
+        ({"action": [{"keys": ["a"], "low": [1], "high": [0]}]}, r"low 1 is above high 0"),
+        ({"action_frame": ["base"]}, r"action_frame is \['base'\], no text"),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, object], complaint: str):
@@ -187,3 +191,20 @@ def test_an_unknown_name_a_missing_file_and_no_yaml_are_refused(tmp_path: Path):
     broken.write_text("cameras: [")
     with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML"):
         read_mapping(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "cameras: {top: a, top: b}\nproprio: s\naction: a\n",
+            r"the name 'top' stands there twice",
+        ),
+        ("proprio: s\naction: {keys: a, labels: [x, y, x]}\n", r"action has the label 'x' twice"),
+        ("proprio: s\naction: a\naction: b\n", r"the name 'action' stands there twice"),
+    ],
+)
+def test_what_a_file_says_twice_is_refused(tmp_path: Path, text: str, complaint: str):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"mine\.yaml.*{complaint}"):
+        read_mapping(str(tmp_path / "mine.yaml"))

@@ -11,6 +11,7 @@ import pytest
 from tests.datasets.formats.robomimic_files import File, content, write_source
 
 from loopdit.datasets.formats import robomimic
+from loopdit.datasets.formats.convert import convert
 from loopdit.datasets.formats.foreign import OURS, Export, ForeignData, ForeignEpisode
 from loopdit.datasets.formats.robomimic_writer import write
 from loopdit.errors import ConfigError, StoreError
@@ -219,4 +220,5 @@ def test_a_file_cut_short_is_refused_by_name(tmp_path: Path):
     (tmp_path / "lift.hdf5").write_bytes(content[: len(content) // 2])
     with pytest.raises(StoreError, match=r"lift\.hdf5: it is damaged"):
         robomimic.open(tmp_path / "lift.hdf5")
-    assert not robomimic.recognizes(tmp_path / "lift.hdf5")
+    with pytest.raises(StoreError, match=r"lift\.hdf5: it is damaged"):
+        convert(tmp_path / "lift.hdf5", tmp_path / "lift.zarr")

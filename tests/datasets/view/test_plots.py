@@ -31,6 +31,21 @@ def test_the_line_stays_in_its_frame_and_rises_where_the_values_do(values: np.nd
         assert (np.diff(points[:, 1])[rises] <= 0).all()
 
 
+@pytest.mark.parametrize(
+    ("size", "limits"), [(1e-15, (-0.25, 0.25)), (1e-8, (-1.0, 1.0)), (3e-11, (0.0, 0.01))]
+)
+def test_rounding_errors_are_drawn_as_no_movement(size: float, limits: tuple[float, float]):
+    values = np.random.default_rng(0).normal(0, size / 4, 50)
+    drawn = line(element_plot(values, 0.1, limits, "x"))
+    assert np.ptp(drawn[:, 1]) < 1
+
+
+def test_the_ends_of_an_axis_are_written_so_that_they_differ():
+    svg = element_plot(np.array([-1, -0.9999]), 0.1, (), "x")
+    high, low = re.findall(r'text-anchor="end">([-0-9.]+)</text>', svg)[:2]
+    assert float(low) < float(high)
+
+
 def test_no_peak_of_a_long_episode_is_lost():
     values = np.zeros(100_000)
     values[77_777] = 5.0
