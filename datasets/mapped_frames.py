@@ -139,8 +139,14 @@ def require_size(file: Path, size: int, episode: str) -> None:
     """Raise StoreError unless `file` has so many bytes; `episode` says whose it is."""
     try:
         found = file.stat().st_size
+        os.close(os.open(file, os.O_RDONLY))
     except FileNotFoundError:
         found = 0
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {file} ({episode}): {error.strerror}. Make it readable, or go on "
+            f"without that episode: policy-data repair."
+        ) from error
     if found != size:
         raise StoreError(
             f"{file} has {found} bytes, its episode {size} ({episode}). Restore that file, or go "

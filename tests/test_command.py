@@ -228,6 +228,16 @@ def test_a_bug_keeps_its_traceback(folder: Path):
     assert errors.splitlines()[-1] == "RuntimeError: a bug of ours"
 
 
+def test_a_command_whose_output_nobody_reads_ends_quietly(folder: Path):
+    with started(folder, "out=endless") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "more\n"
+        process.stdout.close()  # as `| head -1` does
+        assert process.wait(timeout=60) == 141
+        assert process.stderr.read() == ""
+
+
 def test_an_interrupted_command_says_so_and_exits_130(folder: Path):
     process = started(folder, "out=forever")
     assert process.stdout is not None

@@ -52,6 +52,9 @@ def play(config: Config) -> None:
         sys.stdout.write("started\n")
         sys.stdout.flush()
         time.sleep(60)
+    while config.out == "endless":
+        sys.stdout.write("more\n")
+        sys.stdout.flush()
     sys.stdout.write(json.dumps({**asdict(config), "argv": sys.argv[1:]}) + "\n")
 
 

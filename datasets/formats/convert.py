@@ -10,8 +10,9 @@ Importing into a store goes on where an earlier run of the same conversion was s
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -181,7 +182,7 @@ class _Reading:
         self._skip_bad = skip_bad
         self._report = report
 
-    def _ahead(self, indices: Sequence[int]) -> Iterator[tuple[int, "Future[Episode]"]]:
+    def _ahead(self, indices: Sequence[int]) -> Generator[tuple[int, "Future[Episode]"]]:
         """Each index with its reading: one episode is decoded while the one before is written."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             ahead: tuple[int, Future[Episode]] | None = None
@@ -196,19 +197,20 @@ class _Reading:
     def good(self, already: frozenset[int] = frozenset()) -> Iterator[tuple[int, Episode]]:
         """(index in the source, episode) of each that is not among `already`."""
         total = len(self.source)
-        for index, reading in self._ahead([i for i in range(total) if i not in already]):
-            try:
-                episode = reading.result()
-            except StoreError as error:
-                if not self._skip_bad:
-                    raise
-                self.skipped.append(str(error))
-                continue
-            yield index, episode
-            self.episodes += 1
-            self.steps += len(episode.actions)
-            skipped = f", {len(self.skipped)} left out" if self.skipped else ""
-            self._report(index + 1, total, f"{self.steps} steps{skipped}")
+        with closing(self._ahead([i for i in range(total) if i not in already])) as ahead:
+            for index, reading in ahead:
+                try:
+                    episode = reading.result()
+                except StoreError as error:
+                    if not self._skip_bad:
+                        raise
+                    self.skipped.append(str(error))
+                    continue
+                yield index, episode
+                self.episodes += 1
+                self.steps += len(episode.actions)
+                skipped = f", {len(self.skipped)} left out" if self.skipped else ""
+                self._report(index + 1, total, f"{self.steps} steps{skipped}")
         if self.episodes == 0 and not already:
             raise StoreError("no episode could be converted." + "".join(self.skipped[:1]))
 

@@ -10,6 +10,7 @@ and grammar, and are right only for somebody who knows it.
 """
 
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -83,6 +84,20 @@ def run_command(command: Command, config: type[T], run: Callable[[T], object]) -
     except KeyboardInterrupt:
         sys.stderr.write(f"{command.name}: stopped.\n")
         sys.exit(130)
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        sys.exit(141)  # what a shell says of a program that SIGPIPE ended
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe that was closed, as `| head` does; it is then given up."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+    return True
 
 
 def _check_names(overrides: Sequence[str], options: Sequence[Option], recipes: list[str]) -> None:

@@ -208,7 +208,7 @@ def test_features_that_cannot_be_read_are_left_out_and_told(root: Path):
 def test_lists_of_unequal_lengths_are_refused_though_their_sum_is_right(root: Path):
     column = pq.read_table(root / DATA).column("action")
     size = len(column[0])
-    values = [list(range(size)) for _ in range(len(column))]
+    values: list[list[float]] = [[0.0] * size for _ in range(len(column))]
     values[0], values[1] = values[0][:-1], [*values[1], 0.0]
     table = pq.read_table(root / DATA)
     ragged = pa.array(values, pa.list_(pa.float32()))

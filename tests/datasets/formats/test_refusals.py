@@ -67,7 +67,8 @@ def test_a_bad_demo_is_named_or_left_out(tmp_path: Path, damage: Callable[[Any],
 def test_an_episode_that_no_store_can_hold_makes_no_store(tmp_path: Path):
     write_source(tmp_path / "lift.hdf5")
     with h5py.File(tmp_path / "lift.hdf5", "r+") as file:
-        for demo in file["data"].values():
+        data: Any = file["data"]
+        for demo in data.values():
             demo["k" * 300] = np.zeros(len(demo["actions"]))
     with pytest.raises(StoreError, match=r"lift\.hdf5, demo_\d+: an extra .*kkk"):
         convert(tmp_path / "lift.hdf5", tmp_path / "lift.zarr")
