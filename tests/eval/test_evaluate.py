@@ -208,7 +208,7 @@ def test_what_raises_is_counted_apart_from_failures_and_shown(
         ({"policy": "expert", "steps": True}, "steps=True must be a whole number"),
         ({"policy": "expert", "steps": [10**9]}, "steps=1000000000 must be at most 1000"),
         ({"policy": "expert", "delay": ["uniform:0-99999999999999999999"]}, "is too much"),
-        ({"policy": "expert", "launcher": "slurm"}, "launcher=slurm.*processes, ray"),
+        ({"policy": "expert", "launcher": "slurm"}, "launcher=slurm.*processes or ray"),
         ({"policy": "expert", "purpose": "fun"}, "purpose=fun.*test, selection"),
         ({"policy": "expert", "seed": 5}, "seeds 5 to 54 are for training"),
         ({"policy": "expert", "seed": 800_000}, "purpose=selection, or seed=900000"),
