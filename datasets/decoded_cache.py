@@ -65,10 +65,15 @@ class DecodedCache:
             self._decode(path, size, store, index, name)
         return path
 
+    def holds(self, store: EpisodeStore, index: int, name: str) -> bool:
+        """Whether that file is there already; it then counts as used now."""
+        return _use(self.folder / _key(store, index, name), _size(store, index, name))
+
     def reserve(self, store: EpisodeStore, episodes: Iterable[int], names: Iterable[str]) -> int:
         """Claim room for tensors of these episodes, nothing if all that is claimed does not fit.
 
-        Returns the bytes that are lacking, 0 when the claim holds.
+        Returns the bytes that are lacking, 0 when the claim holds. Raises StoreError for a folder
+        that cannot be written to, before anything is decoded.
         """
         names = list(names)
         if not names:
@@ -76,7 +81,11 @@ class DecodedCache:
         wanted = {_key(store, i, name): _size(store, i, name) for i in episodes for name in names}
         with self._lock:
             claimed = self._reserved | wanted
-            lacking = sum(claimed.values()) - min(self.max_bytes, self._disk_bytes())
+            total = sum(claimed.values())
+            if total > self.max_bytes:  # leaves the disk alone
+                return total - self.max_bytes
+            self._require_folder()
+            lacking = total - self._disk_bytes()
             if lacking <= 0:
                 self._reserved = claimed
         return max(0, lacking)
@@ -90,8 +99,8 @@ class DecodedCache:
         )
 
     def _decode(self, path: Path, size: int, store: EpisodeStore, index: int, name: str) -> None:
+        self._require_folder()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             with _alone_with(path) as (aside, descriptor):
                 if _use(path, size):  # another thread or process was at it meanwhile
                     aside.unlink()
@@ -135,11 +144,16 @@ class DecodedCache:
 
     def _disk_bytes(self) -> int:
         """What the folder could hold: what it holds, and what is free on its disk."""
-        place = self.folder
-        while not place.exists():
-            place = place.parent
-        status = os.statvfs(place)
+        status = os.statvfs(self.folder)
         return status.f_bavail * status.f_frsize + sum(size for _, size, _ in self._entries())
+
+    def _require_folder(self) -> None:
+        """Make the folder, and try that files can be put there."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644))
+        except OSError as error:
+            raise self._failed(error, 0) from error
 
     def _failed(self, error: OSError, size: int) -> StoreError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -167,9 +181,10 @@ def _use(path: Path, size: int) -> bool:
     try:
         if path.stat().st_size != size:
             return False
-        os.utime(path)
-    except FileNotFoundError:
+    except OSError:  # not there; or the folder cannot be used, which decoding into it will say
         return False
+    with contextlib.suppress(OSError):  # another user's file, or gone just now
+        os.utime(path)
     return True
 
 

@@ -34,10 +34,11 @@ def decoded_frame_by_frame(parts: Iterable[DataPart], cache: DecodedCache) -> li
         if store.frames != "jpeg" or not isinstance(store.path, Path):
             raise StoreError(
                 f"{store.path} must be decoded before it can be read in random order, and "
-                f"{lacking / 2**30:.1f} GiB of that do not fit the cache {cache.folder} "
-                f"({cache.max_bytes / 2**30:.1f} GiB). Give it more with "
-                f"{SIZE_VARIABLE}=GIB, a larger disk with {FOLDER_VARIABLE}=FOLDER, or convert "
-                f"the data to a local store with frames=raw or frames=jpeg."
+                f"{lacking / 1e6:,.0f} MB of that do not fit the cache {cache.folder}, which may "
+                f"have {cache.max_bytes / 1e6:,.0f} MB as far as its disk has room. Give it more "
+                f"with {SIZE_VARIABLE}=GIB (or cache_gib=), another disk with "
+                f"{FOLDER_VARIABLE}=FOLDER, or convert the data to a local store with frames=raw "
+                f"or frames=jpeg."
             )
         direct.append(store)
     return direct
@@ -85,13 +86,15 @@ class CameraFrames:
             self._files.read(episodes[here], steps[here], out[here])
 
     def undecoded(self) -> list[int]:
-        """The numbers of the episodes that are read from the cache."""
+        """The numbers of the episodes that are read from the cache and are not yet in it."""
         stores = {id(store): store for store, _ in self._episodes}
         plain = {key: store.is_plain(self._name) for key, store in stores.items()}
         return [
             episode
-            for episode, (store, _) in enumerate(self._episodes)
-            if not plain[id(store)] and not self._is_direct[episode]
+            for episode, (store, index) in enumerate(self._episodes)
+            if not plain[id(store)]
+            and not self._is_direct[episode]
+            and not self._cache.holds(store, index, self._name)
         ]
 
     def locate(self, episode: int) -> Path:

@@ -10,8 +10,7 @@ once in an epoch. Which windows a batch holds depends on (data, seed, step) alon
 run that resumes at a step goes on exactly as the one that was not interrupted.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from loopdit.datasets.action_filters import ActionFilter
 from loopdit.datasets.batch_buffers import BatchBuffers
 from loopdit.datasets.decoded_cache import DecodedCache
+from loopdit.datasets.decoding_ahead import Tell, decode_ahead
 from loopdit.datasets.frame_sources import CameraFrames, decoded_frame_by_frame
 from loopdit.datasets.mapped_frames import MapBudget
 from loopdit.datasets.mixing import DataPart, order_of, parts_of
@@ -69,7 +69,7 @@ class WindowSampler:
         self.batch_size = batch_size
         self.seed = seed
         self.spec = parts[0].store.spec
-        cache = cache or DecodedCache.default()
+        self._cache = cache = cache or DecodedCache.default()
         ordered = [part.in_order() for part in parts]
         episodes = [
             (part.store, index) for part, own in zip(parts, ordered, strict=True) for index in own
@@ -99,21 +99,27 @@ class WindowSampler:
         """How many windows there are: as many as steps. One epoch."""
         return int(self._starts[-1])
 
-    def prepare(self, tell: Callable[[int, int], object], workers: int) -> None:
+    def prepare(
+        self,
+        tell: Tell,
+        workers: int,
+        steps: range | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
         """Decode into the cache now what batches would otherwise decode when they meet it.
 
         `tell(done, total)` is called after each file. The first batches of compressed data are
-        slow without this: in random order each window decodes an episode.
+        slow without this: in random order each window decodes an episode. `steps`: only what the
+        batches of these steps need. `part` (rank, world): one of `world` shares of the work.
         """
-        wanted = [(one, episode) for one in self._frames.values() for episode in one.undecoded()]
-        with ThreadPoolExecutor(workers) as pool:
-            made = pool.map(lambda at: at[0].locate(at[1]), wanted)
-            try:
-                for done, _ in enumerate(made, 1):
-                    tell(done, len(wanted))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        met = self._met(steps)
+        wanted = [
+            (*self._episodes[episode], camera)
+            for camera, frames in self._frames.items()
+            for episode in frames.undecoded()
+            if episode % part[1] == part[0] and (met is None or episode in met)
+        ]
+        decode_ahead(self._cache, wanted, tell, workers)
 
     def batch(self, step: int, part: tuple[int, int] = (0, 1)) -> Batch:
         """The batch of training step `step`, counted from 0.
@@ -142,6 +148,14 @@ class WindowSampler:
             (describe_episode(*self._episodes[episode]), begin)
             for episode, begin in zip(episodes.tolist(), begins, strict=True)
         ]
+
+    def _met(self, steps: range | None) -> set[int] | None:
+        """The episodes that the batches of these steps have windows of; None: maybe all."""
+        if steps is None or len(steps) * self.batch_size >= self.windows:
+            return None
+        positions = np.arange(steps.start * self.batch_size, steps.stop * self.batch_size)
+        windows = self._order.at(positions)
+        return set((np.searchsorted(self._starts, windows, side="right") - 1).tolist())
 
     def _windows_of(self, step: int, part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The windows of a batch (B,), and the episodes that they are in."""
@@ -173,7 +187,8 @@ def _notes(
         f"each use, which is slower"
         for store in direct
     ]
-    if any(not p.store.is_plain(t.name) for p in parts for t in p.store.spec.observations):
+    cached = [part.store for part in parts if part.store not in direct]
+    if any(not store.is_plain(t.name) for store in cached for t in store.spec.observations):
         notes.append(cache.describe())
     return tuple(notes)
 

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class ClosedLoop:
     ) -> None:
         self.config = config
         self._out = out
-        self._loops = config.loops or max_loops
+        self._max_loops = max_loops
         self._say = say
         self._record = record
         self._running: tuple[int, subprocess.Popen[bytes]] | None = None
@@ -111,25 +111,6 @@ class ClosedLoop:
             elif (folder / _SNAPSHOT).exists():
                 self._waiting = number  # the newest, as they are in order
         self._keep_best()
-
-    def require_evaluable(self, content: CheckpointContent) -> None:
-        """Raise ConfigError where the environment cannot be evaluated in: tried on one episode.
-
-        So that a wrong name, a missing package or another spec is said before hours of training.
-        """
-        folder = self._out / EVALUATIONS / "trial"
-        shutil.rmtree(folder, ignore_errors=True)
-        write_checkpoint(folder / _SNAPSHOT, content)
-        process = self._start(folder, episodes=1)
-        try:
-            status = process.wait(_TRIAL_S)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            status = -1
-        why = _last_line(folder / _LOG)
-        shutil.rmtree(folder, ignore_errors=True)
-        if status != 0:
-            raise ConfigError(f"evaluate.env={self.config.env} cannot be evaluated in: {why}")
 
     def snapshot(self, step: int, content: CheckpointContent) -> None:
         """Evaluate these weights as soon as nothing else is being evaluated."""
@@ -157,7 +138,7 @@ class ClosedLoop:
             self._take(step, process.returncode)
         if self._waiting is not None:
             step, self._waiting = self._waiting, None
-            self._running = step, self._start(self._folder(step), self.config.episodes)
+            self._running = step, _start(self.config, self._folder(step), self._max_loops)
 
     def finish(self) -> Evaluated | None:
         """Wait for what is being evaluated; the best of all, None if none came to an end."""
@@ -214,36 +195,67 @@ class ClosedLoop:
                         continue
                 shutil.rmtree(snapshot)
 
-    def _start(self, folder: Path, episodes: int) -> subprocess.Popen[bytes]:
-        arguments = [
-            f"policy={folder / _SNAPSHOT}",
-            f"env={self.config.env}",
-            f"out={folder}",
-            f"episodes={episodes}",
-            f"loops=[{self._loops}]",
-            f"seed={self.config.seed}",
-            "purpose=selection",
-            "controls=false",
-            *self.config.options,
-        ]
-        with (folder / _LOG).open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, *_PROGRAM, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is for training, which ends this itself
-            )
-
     def _folder(self, step: int) -> Path:
         return self._out / EVALUATIONS / f"step-{step:06d}"
+
+
+def require_evaluable(
+    config: EvaluateConfig, out: Path, max_loops: int, content: CheckpointContent
+) -> None:
+    """Raise ConfigError where the environment cannot be evaluated in: tried on one episode.
+
+    So that a wrong name, a missing package or another spec is said before hours of training.
+    """
+    folder = out / EVALUATIONS / "trial"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        write_checkpoint(folder / _SNAPSHOT, content)
+        process = _start(replace(config, episodes=1), folder, max_loops)
+        try:
+            status = process.wait(_TRIAL_S)
+        except subprocess.TimeoutExpired:
+            status = -1
+        finally:
+            _end(process)
+        why = _last_line(folder / _LOG)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if status != 0:
+        raise ConfigError(f"evaluate.env={config.env} cannot be evaluated in: {why}")
 
 
 def forget(out: Path) -> None:
     """Remove the evaluations of an earlier training in `out`, and its best checkpoint."""
     for name in (EVALUATIONS, BEST):
         shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _start(config: EvaluateConfig, folder: Path, max_loops: int) -> subprocess.Popen[bytes]:
+    arguments = [
+        f"policy={_quoted(folder / _SNAPSHOT)}",
+        f"env={_quoted(config.env)}",
+        f"out={_quoted(folder)}",
+        f"episodes={config.episodes}",
+        f"loops=[{config.loops or max_loops}]",
+        f"seed={config.seed}",
+        "purpose=selection",
+        "controls=false",
+        *config.options,
+    ]
+    with (folder / _LOG).open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, *_PROGRAM, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for training, which ends this itself
+        )
+
+
+def _quoted(value: str | Path) -> str:
+    """As policy-eval takes a text with blanks, commas and the like."""
+    return "'" + str(value).replace("'", "\\'") + "'"
 
 
 def _result(folder: Path, step: int) -> Evaluated | None:

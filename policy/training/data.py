@@ -4,6 +4,7 @@ Everything that is wrong with the data is said here, before anything is trained 
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from loopdit.datasets.action_filters import ActionFilter, action_filter
 from loopdit.datasets.decoded_cache import DecodedCache
+from loopdit.datasets.decoding_ahead import decode_ahead, vectors_to_decode
 from loopdit.datasets.episode_filter import choose_episodes, hold_out, short_episodes
 from loopdit.datasets.mixing import DataPart, parts_of
 from loopdit.datasets.part_check import check_parts
@@ -20,9 +22,12 @@ from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import StoreError
 from loopdit.policy.training.config import TrainConfig
+from loopdit.policy.training.decoding import with_progress
+from loopdit.policy.training.processes import local_part
 from loopdit.policy.training.validation import Validation
 
 _NAMED = 3  # short episodes in a message
+_DECODERS = 8  # threads: for far away data more than there are cores
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,18 @@ class TrainingData:
             part.store.episodes[index].length for part in self.validation for index in part.episodes
         )
         size = Validation.batch_size(windows)
-        return Validation(self._sampler(self.validation, size, 0), mean_action)
+        sampler = self._sampler(self.validation, size, 0)
+        self.decode(sampler, range(Validation.batches(windows)))
+        return Validation(sampler, mean_action)
+
+    def decode(self, sampler: WindowSampler, steps: range) -> None:
+        """Into the cache, now, what these steps would otherwise wait for one by one."""
+        rank, beside = local_part()
+        with_progress(
+            "decoding frames into the cache",
+            lambda tell: sampler.prepare(tell, _DECODERS, steps, (rank, beside)),
+            shown=rank == 0,
+        )
 
     def statistics(self) -> dict[str, VectorStatistics]:
         """Of what is trained on, actions as they are after the filters."""
@@ -130,7 +146,14 @@ def open_data(config: TrainConfig) -> TrainingData:
         training.append(DataPart(store, trained, weight))
         if held:
             validation.append(DataPart(store, held, weight))
-    check_parts([*training, *validation], cache)
+    parts = [*training, *validation]
+    far = vectors_to_decode(parts, cache)
+    with_progress(
+        "reading vectors from afar",
+        lambda tell: decode_ahead(cache, far, tell, _DECODERS),
+        shown=local_part()[0] == 0,
+    )
+    check_parts(parts, cache)
     actions = action_filter(training[0].store.spec, config.actions)
     return TrainingData(training, validation, cache, notes, config, actions)
 
@@ -176,9 +199,11 @@ def _held_out(
 ) -> tuple[list[int], list[int]]:
     if config.validation * len(episodes) < 1:
         if config.validation:
+            enough = math.ceil(100 / len(episodes)) / 100
             notes.append(
-                f"{config.validation:.0%} of the {len(episodes)} episodes of {store.path} is less "
-                f"than one: none is held out (validation=0.2 holds out a fifth)"
+                f"{config.validation:.0%} of {len(episodes)} episodes of {store.path} is less than "
+                f"one: none is held out"
+                + (f" (validation={enough:g} holds some out)" if enough < 1 else "")
             )
         return episodes, []
     return hold_out(store, config.validation, config.seed, episodes)

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast
 
 from loopdit.datasets.windows import Batch, WindowSampler
 from loopdit.errors import ConfigError, LoopditError, StoreError
-from loopdit.policy.checkpoint import CheckpointContent, TrainingState
+from loopdit.policy.checkpoint import MANIFEST, CheckpointContent, TrainingState
 from loopdit.policy.training.closed_loop import ClosedLoop, Evaluated
 from loopdit.policy.training.logs import Logger
 from loopdit.policy.training.metrics import Row, RunningMean, append_row, flat
@@ -59,11 +59,13 @@ class TrainingLoop:
         self._row_at = self._started = clock()
         self._spent = trainer.elapsed_s
         self._note = ""
+        self._has_saved = False
 
     def go_on_from(self, state: TrainingState) -> None:
         """Take up the sums of a checkpoint that `trainer` has been put to."""
         self._since_row.load_state(state.numbers[_SINCE_ROW], self.trainer.accelerator.device)
         self._spent = self.trainer.elapsed_s
+        self._has_saved = True
 
     def run(self, batches: Iterator[Batch]) -> None:
         """All steps that are left, and the checkpoint of the last.
@@ -197,6 +199,7 @@ class TrainingLoop:
         except NotFinite as found:
             raise self._explained(found, (0, 1)) from found
         self._saver.save(self.content(with_state=True))
+        self._has_saved = True
 
     def _shared(self, elapsed_s: float) -> float:
         """The main process's time: the schedule must not differ between processes."""
@@ -211,7 +214,7 @@ class TrainingLoop:
         trainer = self.trainer
         step = trainer.step
         places = self._sampler.places(step, part)
-        kept = f"The checkpoint in {self._out} is that of an earlier step."
+        kept = self._kept()
         if found.rows:
             episode, at = places[found.rows[0]]
             return StoreError(
@@ -223,5 +226,14 @@ class TrainingLoop:
         return ConfigError(
             f"step {step + 1} stopped: {found.tensor} is not finite at batch {step} "
             f"({len(places)} windows, the first: {episode}, step {at}). "
-            f"Lower learning_rate={trainer.config.learning_rate}. {kept}"
+            f"Lower learning_rate={trainer.config.learning_rate} and begin again "
+            f"(overwrite=true). {kept}"
         )
+
+    def _kept(self) -> str:
+        """What of this training is left when it ends here, in a sentence."""
+        if self._has_saved:
+            return f"The checkpoint in {self._out} is that of an earlier step."
+        if (self._out / MANIFEST).exists():
+            return f"The checkpoint in {self._out} is still that of the training before."
+        return "No checkpoint was saved yet."

@@ -37,14 +37,18 @@ def joined_processes(
             # Its buffers are the normaliser's, which never change.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    torch.set_num_threads(threads or max(1, usable_cores() // beside))
+    torch.set_num_threads(threads or max(1, usable_cores() // local_part()[1]))
     try:
         yield accelerator
     finally:
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage] - accelerate has no public way
         GradientState._reset_state()  # pyright: ignore[reportPrivateUsage] - as above
+
+
+def local_part() -> tuple[int, int]:
+    """(rank, world) of this process among those on its machine, as torchrun says."""
+    return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _is_cpu(device: str) -> bool:

@@ -1,5 +1,6 @@
 """`policy-train`: behaviour cloning from episode stores to a checkpoint."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -17,9 +18,10 @@ from loopdit.datasets.loader import Batches
 from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import CheckpointError
 from loopdit.folder_lock import alone_in
+from loopdit.policy.checkpoint import CheckpointContent
 from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.training.augmentation import require_possible
-from loopdit.policy.training.closed_loop import BEST, ClosedLoop, forget
+from loopdit.policy.training.closed_loop import BEST, ClosedLoop, forget, require_evaluable
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.data import TrainingData, open_data
 from loopdit.policy.training.logs import new_run, open_loggers, require_packages
@@ -82,12 +84,17 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
             provenance["init"] = reuse.provenance()
         sampler = data.sampler()
         if accelerator.is_main_process:
-            _introduce(data, policy, accelerator, (*data.notes, *sampler.notes))
+            _introduce(config, data, policy, accelerator, (*data.notes, *sampler.notes))
             if reuse is not None:
                 sys.stdout.write(reuse.table())
         with _folder_of_its_own(out, accelerator):
+            if accelerator.is_main_process:
+                _require_room(policy, out)
             trainer = Trainer(policy, config, accelerator)
             state = resume(trainer, out) if config.resume else None
+            if accelerator.is_main_process and config.evaluate.env:
+                _try_evaluation(config, trainer, out, provenance)
+            data.decode(sampler, range(trainer.step, config.steps))
             if accelerator.is_main_process:
                 _prepare_metrics(config, trainer, out)
             with open_loggers(
@@ -135,10 +142,19 @@ def _run(loop: TrainingLoop, sampler: WindowSampler, config: TrainConfig, out: P
     loop.say(f"next: policy-export checkpoint={chosen}")
 
 
+def _try_evaluation(
+    config: TrainConfig, trainer: Trainer, out: Path, provenance: dict[str, Any]
+) -> None:
+    """Before anything of an earlier training in `out` is removed."""
+    sys.stdout.write(f"trying one episode in evaluate.env={config.evaluate.env}\n")
+    sys.stdout.flush()
+    content = CheckpointContent.of(trainer.average, provenance).copied()
+    require_evaluable(config.evaluate, out, trainer.policy.max_loops, content)
+
+
 def _closed_loop(loop: TrainingLoop, config: TrainConfig, out: Path) -> ClosedLoop:
     policy = loop.trainer.policy
     closed_loop = ClosedLoop(config.evaluate, out, policy.max_loops, loop.say, loop.record)
-    closed_loop.require_evaluable(loop.content(with_state=False).copied())
     closed_loop.take_up(loop.trainer.step)
     # What was measured while no training ran to note it.
     noted = {row["step"] for row in read_rows(out) if "evaluation" in row}
@@ -162,8 +178,24 @@ def _folder_of_its_own(out: Path, accelerator: Accelerator) -> Generator[None]:
         yield
 
 
+def _require_room(policy: LoopedPolicy, out: Path) -> None:
+    """Raise CheckpointError where the disk is too full already for one more checkpoint."""
+    size = sum(4 * p.numel() for p in policy.parameters())
+    needed = 4 * size  # the average, the weights, and the optimizer's two of each
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise CheckpointError(
+            f"a checkpoint needs {needed / 1e6:,.0f} MB beside what is in {out}, where "
+            f"{free / 1e6:,.0f} MB are free. Free space or choose another out=."
+        )
+
+
 def _introduce(
-    data: TrainingData, policy: LoopedPolicy, accelerator: Accelerator, notes: tuple[str, ...]
+    config: TrainConfig,
+    data: TrainingData,
+    policy: LoopedPolicy,
+    accelerator: Accelerator,
+    notes: tuple[str, ...],
 ) -> None:
     size = sum(p.numel() for p in policy.parameters())
     held = sum(len(part.episodes) for part in data.validation)
@@ -177,6 +209,8 @@ def _introduce(
         f"{data.episodes} episodes, {windows} windows{f', {held} held out' if held else ''}; "
         f"{size:,} parameters, K = 1..{policy.max_loops}; {accelerator.device}, "
         f"{torch.get_num_threads()} threads{several}\n"
+        f"{'at most ' if config.minutes else ''}{config.steps} steps of {config.batch_size} "
+        f"windows: {config.steps * config.batch_size / windows:.1f} times through the data\n"
     )
     sys.stdout.flush()
 

@@ -51,14 +51,18 @@ class Validation:
     """The windows, read once and kept: at most 512 of them, none twice."""
 
     def __init__(self, sampler: WindowSampler, mean_action: Sequence[float]) -> None:
-        count = min(_WINDOWS, sampler.windows)
-        self._batches = [sampler.batch(i) for i in range(count // sampler.batch_size)]
+        self._batches = [sampler.batch(i) for i in range(self.batches(sampler.windows))]
         self._mean_action = torch.tensor(mean_action, dtype=torch.float32)
 
     @staticmethod
     def batch_size(windows: int) -> int:
         """Of a sampler of so many windows: it then has a whole batch within its first epoch."""
         return min(_BATCH, windows)
+
+    @classmethod
+    def batches(cls, windows: int) -> int:
+        """How many batches of a sampler of so many windows are looked at."""
+        return min(_WINDOWS, windows) // cls.batch_size(windows)
 
     @torch.no_grad()
     def measure(self, policy: LoopedPolicy, device: torch.device) -> ValidationResult:

@@ -51,8 +51,9 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._last:
-            self._write()
+        if not self._last:
+            return
+        self._write()
         if self._live:
             sys.stdout.write("\n")
             sys.stdout.flush()

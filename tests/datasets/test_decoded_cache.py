@@ -134,6 +134,32 @@ def test_preparing_decodes_every_file_once_and_tells_how_far_it_is(
     for step in range(4):
         sampler.batch(step)
     assert "8 files decoded just now" in cache.describe()
+    sampler.prepare(lambda done, total: told.append((done, total)), workers=3)
+    assert len(told) == 8  # nothing is left to do
+
+
+def test_preparing_for_some_steps_in_shares_decodes_what_they_read_and_no_more(
+    tmp_path: Path, store: EpisodeStore
+):
+    folder = tmp_path / "cache"
+    sampler = WindowSampler(store, 2, 1, seed=0, cache=DecodedCache(folder, 1 << 20))
+    for rank in (0, 1):
+        sampler.prepare(lambda done, total: None, 1, range(3, 5), (rank, 2))
+    prepared = {file.name for file in files_in(folder)}
+    assert 0 < len(prepared) < 8
+    for step in (3, 4):
+        sampler.batch(step)
+    assert {file.name for file in files_in(folder)} == prepared
+
+
+def test_a_file_in_the_place_of_the_cache_is_named_before_anything_is_decoded(
+    tmp_path: Path, store: EpisodeStore
+):
+    (tmp_path / "cache").write_text("mine")
+    cache = DecodedCache(tmp_path / "cache", 1 << 20)
+    for use in (lambda: cache.file(store, 0, FRONT), lambda: cache.reserve(store, [0], [FRONT])):
+        with pytest.raises(StoreError, match=r"cannot write to the cache .*LOOPDIT_CACHE=FOLDER"):
+            use()
 
 
 def test_a_disk_without_space_is_named_with_what_to_do_and_leaves_nothing_behind(

@@ -125,7 +125,9 @@ def test_a_diverging_run_stops_with_its_last_checkpoint_intact(tmp_path: Path):
     small_store(tmp_path / "data")
     train(config(tmp_path, steps=2))
     before = weights(tmp_path / "out")
-    with pytest.raises(ConfigError, match="Lower learning_rate"):
+    with pytest.raises(
+        ConfigError, match=r"Lower learning_rate.* still that of the training before"
+    ):
         train(config(tmp_path, steps=60, overwrite=True, learning_rate=1e30, warmup_steps=0))
     after = weights(tmp_path / "out")
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -137,6 +139,12 @@ def test_a_diverging_run_stops_with_its_last_checkpoint_intact(tmp_path: Path):
         ({"steps": 0}, "steps=0"),
         ({"device": "tpu"}, "Use auto, cpu or cuda"),
         ({"distill": 1.0}, "distill=1.0"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"proprio_noise": math.nan}, "proprio_noise=nan"),
+        ({"clip_norm": math.nan}, "clip_norm=nan"),
+        ({"cache_gib": math.inf}, "cache_gib=inf"),
+        ({"minutes": math.nan}, "minutes=nan"),
+        ({"workers": 100_000}, "workers=100000 must be from 0 to 64"),
         ({"resume": True, "overwrite": True}, "exclude each other"),
     ],
 )

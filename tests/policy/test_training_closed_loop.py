@@ -11,6 +11,7 @@ import torch
 from tests.policy.policies import SMALL, small_spec, small_store
 from tests.policy.trainings import begun, command, require_equal_weights, rows, run, weights
 
+from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import ConfigError
 from loopdit.policy.checkpoint import CheckpointContent, load_checkpoint, write_checkpoint
 from loopdit.policy.looped_policy import LoopedPolicy
@@ -103,6 +104,27 @@ def test_an_environment_that_does_not_fit_is_refused_before_training(tmp_path: P
     assert "evaluate.env=reach cannot be evaluated in" in done.stderr
     assert "proprio" in done.stderr
     assert not (tmp_path / "out" / "checkpoint.json").exists()
+
+
+@pytest.mark.system
+def test_an_environment_that_is_refused_costs_an_earlier_training_nothing(tmp_path: Path):
+    small_store(tmp_path / "data")
+    assert run(command(tmp_path, "steps=5")).returncode == 0
+    measured(tmp_path / "out", 5, 7)
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    done = run(command(tmp_path, "steps=5", "overwrite=true", "evaluate.env=no-such-place"))
+    assert done.returncode == 1
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.system
+def test_a_folder_may_have_any_name(reach: Path, tmp_path: Path):
+    out = tmp_path / "a, b=[1] {it's}"
+    loop, said, results = closed_loop(out)
+    policy = LoopedPolicy(EpisodeStore.open(reach / "data").spec, SMALL)
+    loop.snapshot(10, CheckpointContent.of(policy, {}))
+    assert loop.finish() is not None, said
+    assert [result.step for result in results] == [10]
 
 
 @pytest.mark.system
