@@ -98,6 +98,8 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name}={getattr(self, name)} is unknown. Use {', '.join(most)} or {last}."
                 )
+        if not self.out:
+            raise ConfigError("out= names no folder. Give one, or leave it out.")
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate={self.learning_rate} must be above 0 and finite.")
         if self.seed >= 2**63:

@@ -90,7 +90,8 @@ class TrainingLoop:
                     self._after_step()
                     if progress is not None:
                         progress.update(trainer.progress, self._note)
-                    if stop.asked:
+                    if self._any(stop.asked):
+                        stop.asked = True
                         break
                     if now - saved_at >= trainer.config.save_every_s:
                         self._save()
@@ -208,6 +209,15 @@ class TrainingLoop:
             return elapsed_s
         mine = torch.tensor(elapsed_s, dtype=torch.float64, device=trainer.accelerator.device)
         return float(cast(torch.Tensor, broadcast(mine)))
+
+    def _any(self, asked: bool) -> bool:
+        """Whether any process was asked to stop. A signal reaches them at different steps, and who
+        stops alone leaves the others waiting for its gradients."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return asked
+        mine = torch.tensor(float(asked), device=accelerator.device)
+        return float(cast(torch.Tensor, accelerator.reduce(mine, "sum"))) > 0
 
     def _explained(self, found: NotFinite, part: tuple[int, int]) -> LoopditError:
         """The error for whoever trains: step, batch, tensor, and what to do."""

@@ -5,6 +5,7 @@ globals is taken back at the end, so that several trainings may follow each othe
 """
 
 import os
+import shutil
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,9 +25,11 @@ def joined_processes(
 ) -> Generator[Accelerator]:
     """This process's part in the training. `threads` 0: its share of the cores.
 
-    Raises ConfigError where the device is not there.
+    Raises ConfigError where the device or, for `compiled`, a compiler is not there.
     """
     cpu = _is_cpu(device)
+    if compiled:
+        _require_compiler()
     with warnings.catch_warnings():
         # It tells of a number of threads that is set right below.
         warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
@@ -39,7 +42,11 @@ def joined_processes(
         )
     torch.set_num_threads(threads or max(1, usable_cores() // local_part()[1]))
     try:
-        yield accelerator
+        with warnings.catch_warnings():
+            # DDP's: of its argument's next name, and of a speed that does not differ here.
+            for said in ("`broadcast_buffers` is deprecated", "Grad strides do not match"):
+                warnings.filterwarnings("ignore", message=said)
+            yield accelerator
     finally:
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage] - accelerate has no public way
@@ -49,6 +56,16 @@ def joined_processes(
 def local_part() -> tuple[int, int]:
     """(rank, world) of this process among those on its machine, as torchrun says."""
     return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _require_compiler() -> None:
+    """Inductor's on a CPU, and Triton's for what starts its kernels on a GPU."""
+    compiler = os.environ.get("CXX") or "g++"
+    if shutil.which(compiler) is None:
+        raise ConfigError(
+            f"compile=true needs a C++ compiler, and there is no {compiler}. Install g++, name "
+            f"another with CXX=, or leave out compile=true."
+        )
 
 
 def _is_cpu(device: str) -> bool:

@@ -1,8 +1,9 @@
 """Whether a training may go on in a folder, and how: only with the same data, model and options."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from loopdit.errors import CheckpointError
 from loopdit.policy.checkpoint import (
@@ -25,7 +26,10 @@ _FREE_ON_RESUME = frozenset(
 
 
 def refuse_to_overwrite(config: TrainConfig, out: Path) -> None:
-    """Raise CheckpointError where a checkpoint is in the way, or missing."""
+    """Raise CheckpointError where a checkpoint is in the way, or missing, ConfigError where `out`
+    is an episode store."""
+    if is_store(out):
+        raise ConfigError(f"out={out} is an episode store. Choose another folder.")
     there = (out / MANIFEST).exists()
     if there and not (config.resume or config.overwrite):
         raise CheckpointError(
@@ -49,17 +53,12 @@ def require_same_run(
         theirs=f"the data set {data}",
         remedy="Resume with the data it was trained on, or choose another out=.",
     )
-    if before.policy.config != config.policy:
-        raise CheckpointError(
-            f"{out} has policy={before.policy.config}; asked for {config.policy}. "
-            f"Resume with the same policy options."
-        )
+    _require_same_options(before.provenance["config"], config, out)
     if before.provenance["data_digest"] != provenance["data_digest"]:
         raise CheckpointError(
-            f"{out} was trained on other episodes than {data} holds now. "
-            f"Resume with the same data, or start afresh with overwrite=true."
+            f"{out} was trained on other episodes than {data} holds now. Resume with the same data, "
+            f"start afresh with overwrite=true, or learn on from its weights: init={out} out=FOLDER."
         )
-    _require_same_options(before.provenance["config"], config, out)
 
 
 def begun_from(out: Path) -> dict[str, Any]:
@@ -76,14 +75,26 @@ def resume(trainer: Trainer, out: Path) -> TrainingState:
 
 
 def _require_same_options(before: dict[str, Any], config: TrainConfig, out: Path) -> None:
-    now, default = asdict(config), asdict(TrainConfig())
+    now = _by_name(asdict(config))
+    then = _by_name(asdict(TrainConfig())) | _by_name(before)
     changed = [
-        f"{name}={now[name]} where it had {before.get(name, default[name])}"
-        for name in now
-        if name not in _FREE_ON_RESUME and now[name] != before.get(name, default[name])
+        f"{name}={value} where it had {then[name]}"
+        for name, value in now.items()
+        if name.partition(".")[0] not in _FREE_ON_RESUME and value != then[name]
     ]
     if changed:
         raise CheckpointError(
             f"{out} was trained with other options: {'; '.join(changed)}. Resume with the same "
             f"ones, or start afresh with overwrite=true."
         )
+
+
+def _by_name(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """As they are written on the command line: "policy.width" and so on."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            found |= _by_name(cast(Mapping[str, Any], value), f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found

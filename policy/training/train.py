@@ -212,6 +212,8 @@ def _introduce(
         f"{'at most ' if config.minutes else ''}{config.steps} steps of {config.batch_size} "
         f"windows: {config.steps * config.batch_size / windows:.1f} times through the data\n"
     )
+    if config.compile:
+        sys.stdout.write("compiling in the first step, which takes a minute or several\n")
     sys.stdout.flush()
 
 
