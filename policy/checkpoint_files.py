@@ -1,10 +1,10 @@
 """The files of a checkpoint, replaced all at once: by one rename, that of `checkpoint.json`.
 
-The manifest lists its files with their bytes and sha256. New files are written beside the old
-ones, as `model-<digest>.safetensors`; the manifest that names their digests takes the place of
-the old one; then they get their plain names. Whoever is killed or finds the disk full before that
-rename leaves the old checkpoint, after it the new one; a reader takes a file under either name,
-and only with the right digest. Readers need no lock, writers must be one at a time.
+The manifest lists its files with their bytes and sha256, and has a sha256 of itself. New files are
+written beside the old ones, as `model-<digest>.safetensors`; the manifest that names their digests
+takes the place of the old one; then they get their plain names. Whoever is killed or finds the disk
+full before that rename leaves the old checkpoint, after it the new one; a reader takes a file under
+either name, and only with the right digest. Readers need no lock, writers must be one at a time.
 
 Knows nothing of what is in the files.
 """
@@ -23,6 +23,7 @@ from loopdit.whole_file import whole_file
 
 MANIFEST = "checkpoint.json"
 _FILES = "files"
+_DIGEST = "sha256"  # of the manifest's other entries
 _ATTEMPTS = 5  # of a reader, when a writer is at work: each sees another whole checkpoint
 _FORMER = ("training_state.pt",)  # of format version 1
 
@@ -45,7 +46,7 @@ def replace_checkpoint(
             write(aside)
             entries[name] = _entry(aside)
             os.replace(aside, _pending(folder, name, entries[name]))
-        text = json.dumps({**manifest, _FILES: entries}, indent=1)
+        text = json.dumps(_signed({**manifest, _FILES: entries}), indent=1)
         _sync_folder(folder)
         with whole_file(folder / MANIFEST) as path:
             path.write_text(text)
@@ -72,6 +73,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {error}. Train or copy it again.") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("provenance", {}), dict):
         raise CheckpointError(f"{path} is not a checkpoint's. Train or copy it again.")
+    if _DIGEST in manifest and manifest[_DIGEST] != _signed(manifest)[_DIGEST]:
+        raise CheckpointError(
+            f"{path} is damaged: its content is not what its own {_DIGEST} says. Train or copy it "
+            f"again."
+        )
     return manifest
 
 
@@ -91,6 +97,14 @@ def read_checkpoint(folder: Path, names: Iterable[str]) -> tuple[dict[str, Any],
             if attempt == _ATTEMPTS - 1 or read_manifest(folder) == manifest:
                 raise
     raise AssertionError
+
+
+def _signed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with a digest of all else that it says, whatever the spacing."""
+    rest = {name: value for name, value in manifest.items() if name != _DIGEST}
+    plain = json.loads(json.dumps(rest))  # keys and tuples as they are read back
+    text = json.dumps(plain, sort_keys=True)
+    return {**plain, _DIGEST: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _content(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:

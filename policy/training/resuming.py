@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from loopdit.errors import CheckpointError
+from loopdit.datasets.zarr_files import METADATA
+from loopdit.errors import CheckpointError, ConfigError
 from loopdit.policy.checkpoint import (
     MANIFEST,
     TrainingState,
@@ -28,7 +29,7 @@ _FREE_ON_RESUME = frozenset(
 def refuse_to_overwrite(config: TrainConfig, out: Path) -> None:
     """Raise CheckpointError where a checkpoint is in the way, or missing, ConfigError where `out`
     is an episode store."""
-    if is_store(out):
+    if (out / METADATA).exists():
         raise ConfigError(f"out={out} is an episode store. Choose another folder.")
     there = (out / MANIFEST).exists()
     if there and not (config.resume or config.overwrite):
@@ -56,8 +57,9 @@ def require_same_run(
     _require_same_options(before.provenance["config"], config, out)
     if before.provenance["data_digest"] != provenance["data_digest"]:
         raise CheckpointError(
-            f"{out} was trained on other episodes than {data} holds now. Resume with the same data, "
-            f"start afresh with overwrite=true, or learn on from its weights: init={out} out=FOLDER."
+            f"{out} was trained on other episodes than {data} holds now. Resume with the same "
+            f"data, start afresh with overwrite=true, or learn on from its weights: init={out} "
+            f"out=FOLDER."
         )
 
 

@@ -92,9 +92,27 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path):
 def test_another_format_version_is_refused(tmp_path: Path, policy: LoopedPolicy):
     save_checkpoint(tmp_path, policy, {})
     manifest = tmp_path / "checkpoint.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 9}))
+    content = {**json.loads(manifest.read_text()), "format_version": 9}
+    del content["sha256"]
+    manifest.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="version 9; this loopdit reads"):
         load_policy(tmp_path)
+
+
+def test_any_changed_word_of_the_manifest_is_noticed_and_its_spacing_is_free(
+    tmp_path: Path, policy: LoopedPolicy
+):
+    state = TrainingState({"step": 1200, "of": (1, 2.5)}, {"a": torch.zeros(1)})
+    save_checkpoint(tmp_path, policy, {"note": "mine", "loss": float("nan")}, state)
+    manifest = tmp_path / "checkpoint.json"
+    text = manifest.read_text()
+    for before, after in (("1200", "1300"), ('"mine"', '"mind"'), ('"dtype"', '"dtypf"')):
+        assert before in text
+        manifest.write_text(text.replace(before, after, 1))
+        with pytest.raises(CheckpointError, match=r"checkpoint\.json is damaged"):
+            load_training_state(tmp_path)
+    manifest.write_text(json.dumps(json.loads(text), indent=4))
+    assert load_training_state(tmp_path)[0].numbers["step"] == 1200
 
 
 def test_truncated_weights_are_refused(tmp_path: Path, policy: LoopedPolicy):
@@ -125,7 +143,7 @@ def version_1(folder: Path, policy: LoopedPolicy) -> None:
     """As loopdit 0.1 wrote it: no digests, a pickle for the training state."""
     save_checkpoint(folder, policy, {"seed": 1})
     manifest = json.loads((folder / "checkpoint.json").read_text())
-    del manifest["files"]
+    del manifest["files"], manifest["sha256"]
     (folder / "checkpoint.json").write_text(json.dumps({**manifest, "format_version": 1}))
     torch.save({"step": 3}, folder / "training_state.pt")
 

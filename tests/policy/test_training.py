@@ -1,4 +1,5 @@
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,24 @@ def test_a_file_in_the_place_of_the_checkpoint_is_named(tmp_path: Path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_a_checkpoint_is_not_put_into_an_episode_store(tmp_path: Path):
+    small_store(tmp_path / "data")
+    before = {path for path in (tmp_path / "data").rglob("*")}
+    with pytest.raises(ConfigError, match="is an episode store"):
+        train(config(tmp_path, out=str(tmp_path / "data")))
+    assert {path for path in (tmp_path / "data").rglob("*")} == before
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    small_store(tmp_path / "data")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_000))
+    with pytest.raises(CheckpointError, match=r"a checkpoint needs \d+ MB .* 0 MB are free"):
+        train(config(tmp_path))
+
+
 def test_a_diverging_run_stops_with_its_last_checkpoint_intact(tmp_path: Path):
     small_store(tmp_path / "data")
     train(config(tmp_path, steps=2))
@@ -137,6 +156,7 @@ def test_a_diverging_run_stops_with_its_last_checkpoint_intact(tmp_path: Path):
     ("changes", "said"),
     [
         ({"steps": 0}, "steps=0"),
+        ({"out": ""}, "out= names no folder"),
         ({"device": "tpu"}, "Use auto, cpu or cuda"),
         ({"distill": 1.0}, "distill=1.0"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0"),

@@ -1,15 +1,18 @@
 """The same training on one process, on several, in pieces: the same losses to rounding."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from tests.policy.policies import small_store
-from tests.policy.trainings import command, config, curve, rows, run, weights
+from tests.policy.trainings import begun, command, config, curve, rows, run, weights
 
 from loopdit.errors import ConfigError
+from loopdit.policy.checkpoint import load_training_state
 from loopdit.policy.training.augmentation import AugmentConfig
 from loopdit.policy.training.train import train
 
@@ -54,6 +57,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, accumulate: int):
         command(tmp_path, "device=cpu", f"accumulate={accumulate}", *arguments, launcher=TORCHRUN)
     )
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     assert "2 processes" in done.stdout
     assert done.stdout.count("next: policy-export") == 1
     require_equal_to_rounding(tmp_path / "out", tmp_path / "whole")
@@ -64,11 +68,27 @@ def test_two_processes_resume_what_one_began(tmp_path: Path):
     small_store(tmp_path / "data", episodes=24)
     train(config(tmp_path, out=str(tmp_path / "whole"), steps=8, validation=0.0))
     train(config(tmp_path, steps=8, validation=0.0, save_every_s=0.0))
-    begun = run(command(tmp_path, "steps=8", "validation=0", "resume=true", launcher=TORCHRUN))
-    assert "nothing to do" in begun.stdout, begun.stderr
+    again = run(command(tmp_path, "steps=8", "validation=0", "resume=true", launcher=TORCHRUN))
+    assert "nothing to do" in again.stdout, again.stderr
     done = run(command(tmp_path, "steps=12", "validation=0", "resume=true", launcher=TORCHRUN))
     assert done.returncode == 0, done.stderr
     assert [row["step"] for row in rows(tmp_path / "out")] == [8, 12]
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step(tmp_path: Path, rank: int):
+    small_store(tmp_path / "data")
+    with begun(command(tmp_path, "steps=100000", launcher=TORCHRUN)) as process:
+        process_of_rank(process.pid, rank).send_signal(signal.SIGTERM)
+        said = process.communicate()[0]
+    step = load_training_state(tmp_path / "out")[0].numbers["step"]
+    assert f"saved step {step}; go on with resume=true" in said
+
+
+def process_of_rank(launcher: int, rank: int) -> psutil.Process:
+    children = psutil.Process(launcher).children(recursive=True)
+    return next(child for child in children if child.environ().get("RANK") == str(rank))
 
 
 @pytest.mark.system
@@ -97,6 +117,15 @@ def test_a_compiled_training_has_the_losses_of_an_eager_one(tmp_path: Path):
     done = run(command(tmp_path, "steps=5", "compile=true"))
     assert done.returncode == 0, done.stderr
     require_equal_to_rounding(tmp_path / "out", tmp_path / "eager")
+
+
+def test_a_missing_compiler_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    small_store(tmp_path / "data")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"there is no no-such-compiler\. Install g\+\+"):
+        train(config(tmp_path, compile=True))
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path: Path):

@@ -19,6 +19,7 @@ from tests.policy.trainings import (
     run,
 )
 
+from loopdit.datasets.episode_filter import EpisodeFilter
 from loopdit.errors import CheckpointError, SpecMismatch
 from loopdit.folder_lock import alone_in
 from loopdit.policy.checkpoint import load_training_state
@@ -174,8 +175,16 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path: Path):
 def test_resuming_another_model_is_refused(tmp_path: Path):
     small_store(tmp_path / "data")
     train(config(tmp_path, steps=2))
-    with pytest.raises(CheckpointError, match="same policy options"):
+    with pytest.raises(CheckpointError, match=r"policy\.width=64 where it had 32"):
         train(config(tmp_path, resume=True, policy=type(SMALL)(width=64, action_horizon=4)))
+
+
+def test_options_that_differ_are_named_as_they_are_written(tmp_path: Path):
+    small_store(tmp_path / "data")
+    train(config(tmp_path, steps=2))
+    changed = config(tmp_path, resume=True, filter=EpisodeFilter(min_steps=3))
+    with pytest.raises(CheckpointError, match=r"options: filter\.min_steps=3 where it had 0\. "):
+        train(changed)
 
 
 def test_two_trainings_into_one_folder_are_refused(tmp_path: Path):
