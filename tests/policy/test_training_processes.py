@@ -1,11 +1,11 @@
 """The same training on one process, on several, in pieces: the same losses to rounding."""
 
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from tests.policy.policies import small_store
@@ -80,15 +80,17 @@ def test_two_processes_resume_what_one_began(tmp_path: Path):
 def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step(tmp_path: Path, rank: int):
     small_store(tmp_path / "data")
     with begun(command(tmp_path, "steps=100000", launcher=TORCHRUN)) as process:
-        process_of_rank(process.pid, rank).send_signal(signal.SIGTERM)
+        os.kill(process_of_rank(process.pid, rank), signal.SIGTERM)
         said = process.communicate()[0]
     step = load_training_state(tmp_path / "out")[0].numbers["step"]
     assert f"saved step {step}; go on with resume=true" in said
 
 
-def process_of_rank(launcher: int, rank: int) -> psutil.Process:
-    children = psutil.Process(launcher).children(recursive=True)
-    return next(child for child in children if child.environ().get("RANK") == str(rank))
+def process_of_rank(launcher: int, rank: int) -> int:
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    wanted = f"RANK={rank}".encode()
+    environments = {child: Path(f"/proc/{child}/environ").read_bytes() for child in children}
+    return next(int(child) for child, text in environments.items() if wanted in text.split(b"\0"))
 
 
 @pytest.mark.system
