@@ -1,8 +1,6 @@
 """What a user meets at the shell: the shipped policy, a full disk, Ctrl-C."""
 
-import fcntl
 import json
-import os
 import re
 import signal
 import subprocess
@@ -85,18 +83,3 @@ def test_an_evaluation_that_is_stopped_keeps_the_rollouts_it_finished(tmp_path: 
     (row,) = json.loads((tmp_path / "out" / "eval.json").read_text())["results"]
     assert 0 < row["episodes"] == row["successes"] == len(row["rollouts"]) < 5000
     assert f"{row['episodes']} of 5000" in printed
-
-
-def test_two_collections_into_one_store_do_not_record_the_same_seeds(tmp_path: Path):
-    first = command("policy-collect", "episodes=2", "image_size=16", "out=store", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    descriptor = os.open(tmp_path / "store", os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # what a running collection holds
-        options = ["episodes=2", "image_size=16", "out=store", "append=true"]
-        second = command("policy-collect", *options, cwd=tmp_path)
-    finally:
-        os.close(descriptor)
-    assert second.returncode == 1
-    assert "another policy-collect is recording into store" in second.stderr
-    assert len(EpisodeStore.open(tmp_path / "store").episodes) == 2
