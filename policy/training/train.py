@@ -24,11 +24,11 @@ from loopdit.policy.training.augmentation import require_possible
 from loopdit.policy.training.closed_loop import BEST, ClosedLoop, forget, require_evaluable
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.data import TrainingData, open_data
-from loopdit.policy.training.logs import new_run, open_loggers, require_packages
+from loopdit.policy.training.logs import LogConfig, new_run, open_loggers, require_packages
 from loopdit.policy.training.loop import TrainingLoop
 from loopdit.policy.training.metrics import METRICS, forget_later_rows, read_rows
 from loopdit.policy.training.normalization import fit_normalizer
-from loopdit.policy.training.processes import joined_processes
+from loopdit.policy.training.processes import end_process, joined_processes
 from loopdit.policy.training.resuming import (
     begun_from,
     refuse_to_overwrite,
@@ -77,8 +77,7 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
         provenance = _provenance(config, data, accelerator)
         reuse = None
         if config.resume:
-            require_same_run(config, policy, provenance, out)
-            provenance |= begun_from(out)
+            provenance |= begun_from(require_same_run(config, policy, provenance, out))
         elif config.init:
             reuse = start_from(policy, config.init, config.init_statistics)
             provenance["init"] = reuse.provenance()
@@ -98,7 +97,7 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
             if accelerator.is_main_process:
                 _prepare_metrics(config, trainer, out)
             with open_loggers(
-                config.log if accelerator.is_main_process else type(config.log)(),
+                config.log if accelerator.is_main_process else LogConfig(),
                 out,
                 asdict(config),
                 trainer.step,
@@ -125,7 +124,7 @@ def _run(loop: TrainingLoop, sampler: WindowSampler, config: TrainConfig, out: P
         else:
             loop.say(f"nothing to do: {out} has its {trainer.step} steps")
         if loop.closed_loop is not None:
-            loop.closed_loop.snapshot(trainer.step, loop.content(with_state=False).copied())
+            loop.closed_loop.snapshot(trainer.step, loop.content(with_state=False))
             best = loop.closed_loop.finish()
     finally:
         if loop.closed_loop is not None:
@@ -148,7 +147,7 @@ def _try_evaluation(
     """Before anything of an earlier training in `out` is removed."""
     sys.stdout.write(f"trying one episode in evaluate.env={config.evaluate.env}\n")
     sys.stdout.flush()
-    content = CheckpointContent.of(trainer.average, provenance).copied()
+    content = CheckpointContent.of(trainer.average, provenance)
     require_evaluable(config.evaluate, out, trainer.policy.max_loops, content)
 
 
@@ -244,6 +243,7 @@ def _provenance(
 def main() -> None:
     """Entry point."""
     run_command(COMMAND, TrainConfig, train)
+    end_process()
 
 
 if __name__ == "__main__":
