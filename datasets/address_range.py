@@ -45,22 +45,13 @@ class AddressRange:
             os.close(descriptor)
 
 
-def map_descriptor(descriptor: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """A read-only array over an open file of at least its size, which may then be closed."""
-    memory = _Reserved(int(np.prod(shape)) * dtype.itemsize, descriptor)
-    return np.asarray(memory.seen_as(dtype)).reshape(shape)
-
-
 class _Reserved:
-    """Addresses that are ours, of a file or of nothing yet, until no array looks at them."""
+    """Addresses that are ours until no array looks at them."""
 
-    def __init__(self, size: int, descriptor: int = -1) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        if descriptor < 0:
-            # Nothing can be read there, so nothing is set aside for it.
-            self.address = _map(None, size, _PROT_NONE, _NOTHING, -1)
-        else:
-            self.address = _map(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor)
+        # Nothing can be read there, so nothing is set aside for it.
+        self.address = _map(None, size, _PROT_NONE, _NOTHING, -1)
 
     def seen_as(self, dtype: np.dtype) -> "_Seen":
         """What numpy makes an array of."""

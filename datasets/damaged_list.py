@@ -6,7 +6,6 @@ costs no episode; whether that episode is whole is for `check_episode` to say.
 """
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -26,7 +25,7 @@ from loopdit.datasets.episode_index import (
 )
 from loopdit.datasets.store_files import EPISODES, QUARANTINE, StoreFiles
 from loopdit.datasets.zarr_files import METADATA
-from loopdit.whole_file import whole_file
+from loopdit.whole_file import sync, whole_file
 
 
 @dataclass(frozen=True)
@@ -189,11 +188,7 @@ def _write(files: StoreFiles, name: str, content: bytes | None) -> None:
         else:
             with whole_file(path) as aside:
                 aside.write_bytes(content)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
         return
     system, root = _address(files.path)
     if content is None:

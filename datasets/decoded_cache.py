@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from loopdit.datasets.episode import tensor_shapes
 from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import ConfigError, StoreError
 
@@ -172,8 +171,7 @@ def _key(store: EpisodeStore, index: int, name: str) -> str:
 
 
 def _size(store: EpisodeStore, index: int, name: str) -> int:
-    shape, dtype = tensor_shapes(store.spec, store.episodes[index].length)[name]
-    return int(np.prod(shape)) * dtype.itemsize
+    return store.tensors(index)[name].nbytes
 
 
 def _use(path: Path, size: int) -> bool:

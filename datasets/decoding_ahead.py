@@ -35,7 +35,7 @@ def vectors_to_decode(parts: Sequence[DataPart], cache: DecodedCache) -> list[Wa
     return [
         (part.store, index, tensor.name)
         for part in parts
-        for tensor in (*part.store.spec.observations, part.store.spec.action)
+        for tensor in part.store.spec.tensors
         if not tensor.is_image and not part.store.is_plain(tensor.name)
         for index in part.in_order()
         if not cache.holds(part.store, index, tensor.name)

@@ -89,7 +89,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 _ID = re.compile(r"episode_\w+")  # a name of a folder, and never a way out of the store
 
 
-def tensor_shapes(spec: PolicySpec, length: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def _tensor_shapes(spec: PolicySpec, length: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """(T, ...) shape and little-endian dtype of each array of an episode of `length` steps."""
     tensors = {t.name: t for t in spec.observations} | {ACTION: spec.action}
     return {
@@ -105,7 +105,7 @@ def checked_arrays(episode: Episode, spec: PolicySpec) -> dict[str, np.ndarray]:
     episode without steps or with numbers that are not finite.
     """
     given = {**episode.observations, ACTION: episode.actions}
-    wanted = tensor_shapes(spec, len(episode.actions))
+    wanted = _tensor_shapes(spec, len(episode.actions))
     which = _which(episode)
     if set(given) != set(wanted):
         odd = sorted(set(given) ^ set(wanted))[0]

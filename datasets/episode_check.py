@@ -21,7 +21,7 @@ from loopdit.datasets.zarr_files import METADATA
 from loopdit.errors import StoreError
 
 # What the list and the episode's own attributes both say.
-_SAID_TWICE = ("length", "instruction", "success", "seed", "digest")
+SAID_TWICE = ("length", "instruction", "success", "seed", "digest")
 
 
 def check_episode(store: EpisodeStore, index: int) -> list[tuple[str, str]]:
@@ -39,7 +39,7 @@ def check_episode(store: EpisodeStore, index: int) -> list[tuple[str, str]]:
         tensors |= extra_tensors(attributes, record.length)
     except Damage as error:
         problems.append(("", str(error)))
-    for field in _SAID_TWICE:
+    for field in SAID_TWICE:
         listed, found = getattr(record, field), attributes.get(field)
         if attributes and found != listed:
             problems.append(("", f"{METADATA} says {field} {found!r}, the list {listed!r}"))
@@ -81,4 +81,4 @@ def _content(read: Read, tensor: Tensor) -> Content:
 
 
 def _outcome(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {field: attributes.get(field) for field in _SAID_TWICE}
+    return {field: attributes.get(field) for field in SAID_TWICE}

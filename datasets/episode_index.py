@@ -20,7 +20,7 @@ from pathlib import Path
 
 from loopdit.datasets.episode import EpisodeRecord
 from loopdit.errors import StoreError
-from loopdit.whole_file import whole_file
+from loopdit.whole_file import sync, whole_file
 
 INDEX = "episodes.jsonl"
 OBJECTS = "index"
@@ -74,11 +74,7 @@ class LockedIndex:
         # who wait for the old one's, so `locked_index` looks which file it got.
         with whole_file(self._file) as aside:
             aside.write_bytes(kept)
-        folder = os.open(self._file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self._file.parent)
 
     def _last_line(self) -> list[bytes]:
         start = _last_newline(self._descriptor, self._end - 1) + 1

@@ -25,7 +25,7 @@ def decoded_frame_by_frame(parts: Iterable[DataPart], cache: DecodedCache) -> li
     direct: list[EpisodeStore] = []
     for part in parts:
         store = part.store
-        names = [t.name for t in (*store.spec.observations, store.spec.action)]
+        names = [t.name for t in store.spec.tensors]
         lacking = cache.reserve(
             store, part.episodes, [name for name in names if not store.is_plain(name)]
         )

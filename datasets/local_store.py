@@ -39,6 +39,7 @@ from loopdit.datasets.episode_index import (
 from loopdit.datasets.store_files import EPISODES, QUARANTINE
 from loopdit.datasets.zarr_files import Buffer
 from loopdit.errors import StoreError
+from loopdit.whole_file import sync
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -86,7 +87,7 @@ class LocalFiles:
                 _write_files(made, files)
                 _sync_tree(made)
                 os.rename(made, root)  # onto nothing or an empty folder; refuses anything else
-            _sync(root.parent)
+            sync(root.parent)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise StoreError(
@@ -162,8 +163,8 @@ class LocalFiles:
                 for id in ids:
                     if id in records:
                         self._set_aside(records[id])
-                _sync(self.path / QUARANTINE)
-                _sync(self.path / EPISODES)
+                sync(self.path / QUARANTINE)
+                sync(self.path / EPISODES)
                 index.remove(ids)
                 for id in ids:
                     (self.path / OBJECTS / f"{id}.json").unlink(missing_ok=True)
@@ -174,7 +175,7 @@ class LocalFiles:
         quarantine, folder = self.path / QUARANTINE, self.path / EPISODES / record.id
         # Beside its files lies its line: both moved back, to episodes/ and index/, undo this.
         (quarantine / f"{record.id}.json").write_bytes(record_object(record))
-        _sync(quarantine / f"{record.id}.json")
+        sync(quarantine / f"{record.id}.json")
         if os.path.lexists(folder):
             if os.path.lexists(quarantine / record.id):
                 _remove(quarantine / record.id)
@@ -219,7 +220,7 @@ class LocalFiles:
             _remove(final)
         os.rename(aside, final)
         try:
-            _sync(final.parent)
+            sync(final.parent)
             index.append(record)
         except OSError:
             os.rename(final, aside)
@@ -282,14 +283,4 @@ def _sync_tree(folder: Path) -> None:
     # At once, because the file system then commits its journal for many: on a busy ext4 disk the
     # 14 paths of an episode took 40 to 60 ms one after the other, 2 to 11 ms this way.
     with ThreadPoolExecutor(max_workers=8) as pool:
-        list(pool.map(_sync, paths))  # list() raises what a thread raised
-
-
-def _sync(path: Path) -> None:
-    """Return when a file, or the names in a folder (a rename is not until then), are on the
-    disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        list(pool.map(sync, paths))  # list() raises what a thread raised

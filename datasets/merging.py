@@ -15,6 +15,7 @@ from typing import Any
 from loopdit.datasets.episode_check import require_whole
 from loopdit.datasets.formats.mapped_episode import FOREIGN
 from loopdit.datasets.formats.new_target import new_target
+from loopdit.datasets.remote_store import is_address
 from loopdit.datasets.store import EpisodeStore, EpisodeWriter
 from loopdit.errors import ConfigError, StoreError
 from loopdit.machine import machine_and_versions
@@ -118,7 +119,7 @@ def provenance_of(made_by: str, chosen: Sequence[Chosen], settings: Any) -> dict
 
 @contextmanager
 def _new_store(target: str) -> Generator[str]:
-    if "://" in target:
+    if is_address(target):
         yield target
         return
     with new_target(Path(target)) as path:

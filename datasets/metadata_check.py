@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from loopdit.datasets.episode_check import SAID_TWICE
 from loopdit.datasets.episode_files import (
     CRC32,
     extra_key,
@@ -15,13 +16,18 @@ from loopdit.datasets.episode_files import (
     metadata_in,
     read_attributes,
 )
-from loopdit.datasets.frame_codecs import JPEG, ZSTD
+from loopdit.datasets.frame_codecs import JPEG
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.store_root import EXTRAS
-from loopdit.datasets.tensor_files import Read, Tensor, encode_array, parsed, read_jpegs
-from loopdit.datasets.zarr_files import METADATA, Buffer, array_metadata, group_metadata
-
-_RECORD = ("length", "instruction", "success", "seed", "digest")
+from loopdit.datasets.tensor_files import (
+    Read,
+    Tensor,
+    encode_array,
+    parsed,
+    read_jpegs,
+    written_metadata,
+)
+from loopdit.datasets.zarr_files import METADATA, Buffer, group_metadata
 
 
 def check_metadata_files(store: EpisodeStore, index: int) -> list[tuple[str, str]]:
@@ -33,7 +39,7 @@ def check_metadata_files(store: EpisodeStore, index: int) -> list[tuple[str, str
     attributes = read_attributes(read)
     extras = extra_tensors(attributes, length)
     tensors = store.tensors(index) | extras
-    problems = [("", problem) for problem in _of_group(read, attributes, list(tensors))]
+    problems = _of_group(read, attributes, list(tensors))
     if extras:
         problems += _different(read, "", {f"{EXTRAS}/{METADATA}": group_metadata({})})
     for key, tensor in tensors.items():
@@ -41,9 +47,9 @@ def check_metadata_files(store: EpisodeStore, index: int) -> list[tuple[str, str
     return problems
 
 
-def _of_group(read: Read, attributes: Mapping[str, Any], keys: list[str]) -> list[str]:
+def _of_group(read: Read, attributes: Mapping[str, Any], keys: list[str]) -> list[tuple[str, str]]:
     """What is wrong with the episode's own file. Format version 1 has no checksums."""
-    wanted: dict[str, Any] = {field: attributes.get(field) for field in _RECORD}
+    wanted: dict[str, Any] = {field: attributes.get(field) for field in SAID_TWICE}
     if CRC32 in attributes:
         wanted[CRC32] = {key: attributes[CRC32].get(key) for key in keys}
     if any(key.startswith(extra_key("")) for key in keys):
@@ -53,7 +59,7 @@ def _of_group(read: Read, attributes: Mapping[str, Any], keys: list[str]) -> lis
         }
     if metadata_in(attributes):
         wanted["metadata"] = metadata_in(attributes)
-    return [problem for _, problem in _different(read, "", {METADATA: group_metadata(wanted)})]
+    return _different(read, "", {METADATA: group_metadata(wanted)})
 
 
 def _wanted(read: Read, tensor: Tensor) -> dict[str, Buffer]:
@@ -62,14 +68,7 @@ def _wanted(read: Read, tensor: Tensor) -> dict[str, Buffer]:
         files, _ = encode_array(read_jpegs(read, tensor), tensor, 100)
         return {name: content for name, content in files.items() if name.endswith(METADATA)}
     file = f"{tensor.folder}/{METADATA}"
-    if tensor.encoding != ZSTD:
-        return {file: array_metadata(tensor.shape, tensor.dtype)}
-    found = parsed(read, file)  # chunks and level are the writer's choice
-    steps = found["chunk_grid"]["configuration"]["chunk_shape"][0]
-    level = found["codecs"][1]["configuration"].get("level")
-    if not isinstance(level, int):
-        level = 0
-    return {file: array_metadata(tensor.shape, tensor.dtype, steps, level)}
+    return {file: written_metadata(parsed(read, file), tensor)}
 
 
 def _different(read: Read, key: str, wanted: Mapping[str, Buffer]) -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from loopdit.datasets.decoded_cache import DecodedCache
-from loopdit.datasets.episode import tensor_shapes
 from loopdit.datasets.mapped_frames import require_size
 from loopdit.datasets.mixing import DataPart, parts_of
 from loopdit.datasets.step_vectors import describe_episode, read_vector
@@ -25,7 +24,7 @@ def check_parts(data: EpisodeStore | Sequence[DataPart], cache: DecodedCache | N
     for part in parts:
         store = part.store
         for index in part.in_order():
-            for tensor in (*store.spec.observations, store.spec.action):
+            for tensor in store.spec.tensors:
                 if not tensor.is_image:
                     _require_finite(store, index, tensor.name, cache)
                 elif store.is_plain(tensor.name):
@@ -43,6 +42,5 @@ def _require_finite(store: EpisodeStore, index: int, name: str, cache: DecodedCa
 
 
 def _require_whole(store: EpisodeStore, index: int, name: str) -> None:
-    shape, dtype = tensor_shapes(store.spec, store.episodes[index].length)[name]
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = store.tensors(index)[name].nbytes
     require_size(store.file(index, name), size, describe_episode(store, index))

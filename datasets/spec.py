@@ -82,6 +82,11 @@ class PolicySpec:
                 )
 
     @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """All that a step has: the observations, then the action."""
+        return (*self.observations, self.action)
+
+    @property
     def cameras(self) -> tuple[TensorSpec, ...]:
         """The image observations, in their declared order."""
         return tuple(t for t in self.observations if t.is_image)

@@ -1,8 +1,8 @@
 """The range and spread of each vector of a data set: what a policy's normaliser is made of.
 
 Over all steps of all episodes, each element by itself, in raw units, however the parts are
-weighted. Images have none. Nothing is approximate, and beyond a bound the memory it takes does not
-grow with the data.
+weighted. Images have none. Nothing is approximate, and beyond a bound the memory it takes is that
+of one element of all steps.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,6 @@ import numpy as np
 from loopdit.datasets.action_filters import ActionFilter
 from loopdit.datasets.decoded_cache import DecodedCache
 from loopdit.datasets.mixing import DataPart, parts_of
-from loopdit.datasets.ranked_values import values_at_ranks
 from loopdit.datasets.step_vectors import load_vectors
 from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import SpecMismatch
@@ -68,7 +67,7 @@ def compute_statistics(
     spec = parts[0].store.spec
     # In canonical order, so that sums round the same for the same data.
     episodes = [(part.store, index) for part in parts for index in part.in_order()]
-    vectors = [t for t in (*spec.observations, spec.action) if not t.is_image]
+    vectors = [t for t in spec.tensors if not t.is_image]
     steps = load_vectors(vectors, episodes, cache or DecodedCache.default(), _RAM_BYTES, actions)
     return {name: _of_steps(values) for name, values in steps.items()}
 
@@ -95,7 +94,10 @@ def _quantiles(values: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
     last = len(values) - 1
     places = [share * last for share in shares]
     ranks = [rank for place in places for rank in (int(place), min(int(place) + 1, last))]
-    ordered = values_at_ranks(values, ranks).astype(np.float64)
+    ordered = np.empty((len(ranks), values.shape[1]))
+    # Not np.quantile of all columns at once, which copies all.
+    for column, wanted in zip(values.T, ordered.T, strict=True):
+        wanted[:] = np.partition(column, ranks)[ranks]
     return [
         below + (above - below) * (place - int(place))
         for place, below, above in zip(places, ordered[::2], ordered[1::2], strict=True)

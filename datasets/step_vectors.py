@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from loopdit.datasets.action_filters import ActionFilter
-from loopdit.datasets.address_range import map_descriptor
 from loopdit.datasets.decoded_cache import DecodedCache
-from loopdit.datasets.episode import ACTION, tensor_shapes
+from loopdit.datasets.episode import ACTION
 from loopdit.datasets.mapped_frames import require_size
 from loopdit.datasets.spec import TensorSpec
 from loopdit.datasets.store import EpisodeStore
@@ -50,9 +49,9 @@ def load_vectors(
 def read_vector(store: EpisodeStore, index: int, name: str, cache: DecodedCache) -> np.ndarray:
     """One tensor (T, ...) of one episode; of a store far away through the cache."""
     file = store.file(index, name) if store.is_plain(name) else cache.file(store, index, name)
-    shape, dtype = tensor_shapes(store.spec, store.episodes[index].length)[name]
-    require_size(file, int(np.prod(shape)) * dtype.itemsize, describe_episode(store, index))
-    return np.fromfile(file, dtype).reshape(shape)
+    tensor = store.tensors(index)[name]
+    require_size(file, tensor.nbytes, describe_episode(store, index))
+    return np.fromfile(file, tensor.dtype).reshape(tensor.shape)
 
 
 def describe_episode(store: EpisodeStore, index: int) -> str:
@@ -94,7 +93,7 @@ def _in_nameless_file(
         with tempfile.TemporaryFile(dir=place) as file:
             _each(tensor.name, episodes, cache, change, lambda part: file.write(part.data))
             file.flush()
-            return map_descriptor(file.fileno(), shape, np.dtype(tensor.dtype))
+            return np.asarray(np.memmap(file, tensor.dtype, mode="r", shape=shape))
     except OSError as error:
         raise StoreError(
             f"cannot write the vectors of {shape[0]} steps to {place}: {error.strerror}. Free "

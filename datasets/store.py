@@ -65,7 +65,7 @@ class EpisodeStore:
         store, of another format version or damaged, and SpecMismatch for a spec of another
         version."""
         files = files_at(path)
-        root = _read_root(files)
+        root = read_root(files)
         return cls(files.path, root.spec, root.provenance, files.records(), root.frames, files)
 
     def arrays(self, index: int) -> dict[str, np.ndarray]:
@@ -238,7 +238,7 @@ class EpisodeWriter:
         SpecMismatch where `spec` is not the store's.
         """
         files = files_at(path)
-        root = _read_root(files)
+        root = read_root(files)
         root.spec.require_equal(
             spec,
             f"the spec of the store {files.path}",
@@ -276,7 +276,9 @@ def files_at(path: str | Path) -> StoreFiles:
     return LocalFiles(Path(path).resolve())
 
 
-def _read_root(files: StoreFiles) -> StoreRoot:
+def read_root(files: StoreFiles) -> StoreRoot:
+    """What the root of a store says. Raises StoreError where there is no store, SpecMismatch for
+    a spec of another version."""
     content = files.read(METADATA)
     if content is None and not files.exists():
         raise StoreError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from loopdit.datasets.remote_store import is_address
 from loopdit.datasets.store import EpisodeStore
 
 
@@ -43,7 +44,7 @@ def summary(store: EpisodeStore) -> dict[str, Any]:
 
 def stored_bytes(path: str) -> int:
     """The bytes of all files of a store, on the local disk or behind a URL."""
-    if "://" not in path:
+    if not is_address(path):
         return _bytes_below(path)
     from fsspec.core import url_to_fs
 

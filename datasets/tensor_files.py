@@ -144,17 +144,20 @@ def check_metadata(read: Read, tensor: Tensor) -> None:
         check_metadata(read, Tensor(f"{folder}/{_JPEGS}", (size,), np.dtype("u1")))
         return
     found = _metadata(read, folder)
-    if tensor.encoding == ZSTD:
-        level = _zstd_level(found)
-        steps = _chunk_steps(found, f"{folder}/{METADATA}")
-        wanted = array_metadata(tensor.shape, tensor.dtype, steps, level)
-    else:
-        wanted = array_metadata(tensor.shape, tensor.dtype)
-    for key, value in json.loads(wanted).items():
+    for key, value in json.loads(written_metadata(found, tensor)).items():
         if key not in ("attributes", "storage_transformers") and found.get(key) != value:
             raise Damage(
                 f"{folder}/{METADATA}", f"says {key} {found.get(key)}, its episode {value}"
             )
+
+
+def written_metadata(found: Mapping[str, Any], tensor: Tensor) -> bytes:
+    """The metadata file of a raw or zstd array as it was written, where `found` is what it says:
+    how many steps a chunk has, and the level, were the writer's choice. Raises Damage."""
+    if tensor.encoding != ZSTD:
+        return array_metadata(tensor.shape, tensor.dtype)
+    steps = _chunk_steps(found, f"{tensor.folder}/{METADATA}")
+    return array_metadata(tensor.shape, tensor.dtype, steps, _zstd_level(found))
 
 
 def parsed(read: Read, file: str) -> dict[str, Any]:
@@ -261,6 +264,7 @@ def _chunk_steps(metadata: Mapping[str, Any], file: str) -> int:
 def _zstd_level(metadata: Mapping[str, Any]) -> int:
     """The level does not matter to a reader, so any is right."""
     try:
-        return int(metadata["codecs"][1]["configuration"]["level"])
-    except (KeyError, TypeError, IndexError, ValueError, OverflowError):
-        return ZSTD_LEVEL
+        level = metadata["codecs"][1]["configuration"]["level"]
+    except (KeyError, TypeError, IndexError):
+        level = None
+    return level if isinstance(level, int) else ZSTD_LEVEL

@@ -15,9 +15,9 @@ from loopdit.datasets.damaged_list import DamagedLine, ReadList, leftovers, read
 from loopdit.datasets.episode import EpisodeRecord
 from loopdit.datasets.episode_check import check_episode
 from loopdit.datasets.metadata_check import check_metadata_files
-from loopdit.datasets.store import EpisodeStore, EpisodeWriter, files_at
+from loopdit.datasets.store import EpisodeStore, EpisodeWriter, files_at, read_root
 from loopdit.datasets.store_files import EPISODES
-from loopdit.datasets.store_root import is_root_as_written, parse_root
+from loopdit.datasets.store_root import is_root_as_written
 from loopdit.datasets.tensor_files import Damage
 from loopdit.datasets.zarr_files import METADATA, group_metadata
 from loopdit.errors import StoreError
@@ -151,10 +151,7 @@ def _problems(store: EpisodeStore, index: int) -> list[tuple[str, str]]:
 def _open(path: str) -> tuple[EpisodeStore, ReadList]:
     """The store of what can be read of its list, and all that was found there."""
     files = files_at(path)
-    if not files.exists():
-        raise StoreError(f"there is no episode store at {files.path}. Check the path.")
-    content = files.read(METADATA)
-    root = parse_root(None if content is None else content.tobytes(), str(files.path))
+    root = read_root(files)
     found = read_list(files)
     store = EpisodeStore(files.path, root.spec, root.provenance, found.records, root.frames, files)
     return store, found

@@ -84,7 +84,7 @@ class WindowSampler:
         ]
         self._order = order_of(parts, sizes, seed)
         direct = decoded_frame_by_frame(parts, cache)
-        vectors = [t for t in (*self.spec.observations, self.spec.action) if not t.is_image]
+        vectors = [t for t in self.spec.tensors if not t.is_image]
         self._vectors = load_vectors(vectors, episodes, cache, ram_bytes, actions)
         budget = MapBudget()
         self._frames = {

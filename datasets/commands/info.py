@@ -3,15 +3,15 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from loopdit.command import Command, option
+from loopdit.command import Command
 from loopdit.datasets.commands.data import SUBCOMMANDS
+from loopdit.datasets.commands.one_store import OneStoreConfig
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.summary import summary
 from loopdit.subcommand import run_subcommand
@@ -25,20 +25,12 @@ COMMAND = Command(
 _INSTRUCTIONS = 6  # shown to people; the JSON has all
 
 
-@dataclass(frozen=True)
-class InfoConfig:
-    """Which store, and for whom."""
-
-    store: str = option("???", "the episode store: a folder or a URL; the first word is it, too")
-    json: bool = option(False, "print one JSON object")
-
-
 def main(argv: Sequence[str]) -> None:
     """Entry point of `policy-data info`; `argv` without the command's name."""
-    run_subcommand(COMMAND, InfoConfig, run, argv, places=("store",))
+    run_subcommand(COMMAND, OneStoreConfig, run, argv, places=("store",))
 
 
-def run(config: InfoConfig) -> None:
+def run(config: OneStoreConfig) -> None:
     """Print. Raises StoreError or SpecMismatch for what is no store or cannot be read."""
     found = summary(EpisodeStore.open(config.store))
     if config.json:

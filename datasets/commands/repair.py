@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
-from loopdit.command import Command, option
+from loopdit.command import Command
 from loopdit.datasets.commands.data import SUBCOMMANDS
-from loopdit.datasets.commands.verify import told
+from loopdit.datasets.commands.one_store import OneStoreConfig
+from loopdit.datasets.commands.verify import damage
 from loopdit.datasets.store_files import QUARANTINE
 from loopdit.datasets.verification import Repaired, repair
 from loopdit.progress import Progress
@@ -21,20 +22,12 @@ COMMAND = Command(
 )
 
 
-@dataclass(frozen=True)
-class RepairConfig:
-    """Which store, and for whom."""
-
-    store: str = option("???", "the episode store: a folder or a URL; the first word is it, too")
-    json: bool = option(False, "print one JSON object")
-
-
 def main(argv: Sequence[str]) -> None:
     """Entry point of `policy-data repair`; `argv` without the command's name."""
-    run_subcommand(COMMAND, RepairConfig, run, argv, places=("store",))
+    run_subcommand(COMMAND, OneStoreConfig, run, argv, places=("store",))
 
 
-def run(config: RepairConfig) -> None:
+def run(config: OneStoreConfig) -> None:
     """Repair, and say what was done. Raises StoreError for what is no store or cannot be
     written."""
     if config.json:
@@ -50,8 +43,7 @@ def run(config: RepairConfig) -> None:
 
 def _told(done: Repaired) -> list[str]:
     before = done.before
-    lines = told(before)[:-1]
-    lines = [line for line in lines if line.startswith("damaged: ")]
+    lines = damage(before)
     if before.lines:
         lines.append("the list was written anew without its damaged lines")
     if done.relisted:

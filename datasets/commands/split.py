@@ -8,8 +8,10 @@ from typing import Any
 
 from loopdit.command import Command, option
 from loopdit.datasets.commands.data import SUBCOMMANDS
+from loopdit.datasets.commands.one_store import STORE_HELP
 from loopdit.datasets.formats.new_target import new_target
 from loopdit.datasets.merging import Chosen, provenance_of, write_copy
+from loopdit.datasets.remote_store import is_address
 from loopdit.datasets.splitting import Parts, by_instruction, by_outcome, by_shares
 from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import ConfigError, StoreError
@@ -32,7 +34,7 @@ _SHARES, _SUCCESS, _INSTRUCTION = _BY = ("shares", "success", "instruction")
 class SplitConfig:
     """Which store, into what."""
 
-    store: str = option("???", "the episode store: a folder or a URL; the first word is it, too")
+    store: str = option("???", STORE_HELP)
     out: str = option("???", "the new folder (or URL) of the parts, a store NAME.zarr for each")
     by: str = option(_SHARES, f"what decides: {', '.join(_BY)}")
     shares: list[float] = option([0.9, 0.1], "by=shares: the share of each part, 1 in all")
@@ -58,7 +60,7 @@ def run(config: SplitConfig) -> None:
     if not store.episodes:
         raise StoreError(f"the store {store.path} has no episodes to split.")
     parts = parts_of(store, config)
-    if "://" in config.out:
+    if is_address(config.out):
         _write(config.out, store, parts, config)
     else:
         with new_target(Path(config.out)) as folder:

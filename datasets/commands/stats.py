@@ -3,15 +3,15 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from loopdit.command import Command, option
+from loopdit.command import Command
 from loopdit.datasets.commands.data import SUBCOMMANDS
 from loopdit.datasets.commands.info import wide_console
+from loopdit.datasets.commands.one_store import OneStoreConfig
 from loopdit.datasets.spec import TensorSpec
 from loopdit.datasets.statistics import VectorStatistics, compute_statistics
 from loopdit.datasets.store import ACTION, EpisodeStore
@@ -29,31 +29,17 @@ _COLUMNS = ("mean", "std", "low", "q01", "q99", "high")
 _HEADS = {"low": "min", "high": "max"}
 
 
-@dataclass(frozen=True)
-class StatsConfig:
-    """Which store, and for whom."""
-
-    store: str = option("???", "the episode store: a folder or a URL; the first word is it, too")
-    json: bool = option(False, "print one JSON object")
-
-
 def main(argv: Sequence[str]) -> None:
     """Entry point of `policy-data stats`; `argv` without the command's name."""
-    run_subcommand(COMMAND, StatsConfig, run, argv, places=("store",))
+    run_subcommand(COMMAND, OneStoreConfig, run, argv, places=("store",))
 
 
-def run(config: StatsConfig) -> None:
+def run(config: OneStoreConfig) -> None:
     """Print. Raises StoreError for a store without episodes or that cannot be read."""
     store = EpisodeStore.open(config.store)
     if not store.episodes:
         raise StoreError(f"the store {store.path} has no episodes. Record some: policy-collect.")
-    try:
-        found = compute_statistics(store)
-    except OSError as error:
-        raise StoreError(
-            f"cannot read {error.filename or store.path}: {error.strerror or error}. "
-            f"Make it readable, or see what else is: policy-data verify."
-        ) from error
+    found = compute_statistics(store)
     tensors = {tensor.name: tensor for tensor in store.spec.observations}
     tensors[ACTION] = store.spec.action
     lengths = summary(store)["lengths"]

@@ -4,10 +4,11 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
-from loopdit.command import Command, option
+from loopdit.command import Command
 from loopdit.datasets.commands.data import SUBCOMMANDS
+from loopdit.datasets.commands.one_store import OneStoreConfig
 from loopdit.datasets.verification import Verified, verify
 from loopdit.progress import Progress
 from loopdit.subcommand import run_subcommand
@@ -20,20 +21,12 @@ COMMAND = Command(
 )
 
 
-@dataclass(frozen=True)
-class VerifyConfig:
-    """Which store, and for whom."""
-
-    store: str = option("???", "the episode store: a folder or a URL; the first word is it, too")
-    json: bool = option(False, "print one JSON object")
-
-
 def main(argv: Sequence[str]) -> None:
     """Entry point of `policy-data verify`; `argv` without the command's name."""
-    run_subcommand(COMMAND, VerifyConfig, run, argv, places=("store",))
+    run_subcommand(COMMAND, OneStoreConfig, run, argv, places=("store",))
 
 
-def run(config: VerifyConfig) -> None:
+def run(config: OneStoreConfig) -> None:
     """Print what is wrong, and exit with status 1 if anything is. Raises StoreError or
     SpecMismatch for what is no store."""
     if config.json:
@@ -45,28 +38,33 @@ def run(config: VerifyConfig) -> None:
                 config.store,
                 lambda done, total: progress.update(done / total, f"{done}/{total} episodes"),
             )
-        sys.stdout.write("\n".join(told(found)) + "\n")
+        sys.stdout.write("\n".join(_told(found)) + "\n")
     if not found.whole:
         sys.exit(1)
 
 
-def told(found: Verified) -> list[str]:
-    """What was found, a line each: each damaged episode once, with all of its problems."""
+def damage(found: Verified) -> list[str]:
+    """What is wrong, a line each: each damaged episode once, with all of its problems."""
     lines = [f"damaged: {line.where} {line.problem}" for line in found.lines]
     for id in found.damaged:
         own = [problem for problem in found.problems if problem.id == id]
         why = "; ".join(f"{one.key}: {one.problem}" if one.key else one.problem for one in own)
         lines.append(f"damaged: episode {own[0].episode} ({id}): {why}")
-    if found.leftovers:
-        lines.append(
-            f"note: {len(found.leftovers)} folders that no line lists, of a writer that was "
-            f"killed or is still at it ({', '.join(found.leftovers[:3])}); repair removes the dead"
-        )
     lines += [
         f"damaged: {problem}. Its episodes are not concerned; restore that file from a copy, "
         f"because which letter of it is wrong cannot be told"
         for problem in found.root
     ]
+    return lines
+
+
+def _told(found: Verified) -> list[str]:
+    lines = damage(found)
+    if found.leftovers:
+        lines.append(
+            f"note: {len(found.leftovers)} folders that no line lists, of a writer that was "
+            f"killed or is still at it ({', '.join(found.leftovers[:3])}); repair removes the dead"
+        )
     if found.whole:
         lines.append(f"{found.path}: {found.episodes} episodes, {found.steps} steps: all whole.")
     else:

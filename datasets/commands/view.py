@@ -7,6 +7,7 @@ from pathlib import Path
 
 from loopdit.command import Command, option
 from loopdit.datasets.commands.data import SUBCOMMANDS
+from loopdit.datasets.commands.one_store import STORE_HELP
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.view.page import page_html
 from loopdit.datasets.view.rerun_log import has_display, log_episodes, require_rerun
@@ -32,7 +33,7 @@ _FIRST = 4  # episodes shown where none are chosen
 class ViewConfig:
     """Which episodes, how, and where to."""
 
-    store: str = option("???", "the episode store: a folder or a URL; the first word is it, too")
+    store: str = option("???", STORE_HELP)
     episodes: list[int] = option([], f"their numbers, from 0; empty: the first {_FIRST}")
     out: str = option(
         "", "the page or .rrd file to write; empty: named after the store, in this folder"

@@ -28,7 +28,7 @@ def checked_steps(layout: Layout, episode: ForeignEpisode) -> ForeignEpisode:
     for key in layout.cameras.values():
         steps[key] = checked_frames(steps[key], key, episode.where)
     for key in layout.vectors:
-        _check_finite(layout, steps[key], key, episode.where)
+        _check_finite(steps[key], key, episode.where)
     for key, step in layout.steps.items():
         if steps[key].shape[1:] != step.shape:
             raise StoreError(
@@ -106,7 +106,7 @@ def _check_lengths(layout: Layout, episode: ForeignEpisode) -> None:
             )
 
 
-def _check_finite(layout: Layout, values: np.ndarray, key: str, where: str) -> None:
+def _check_finite(values: np.ndarray, key: str, where: str) -> None:
     if values.dtype.kind not in "fiub":
         raise StoreError(f"{where}: {key!r} is {values.dtype}, not numbers. Correct the mapping.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():

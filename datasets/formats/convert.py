@@ -10,11 +10,12 @@ Importing into a store goes on where an earlier run of the same conversion was s
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -194,8 +195,12 @@ class _Reading:
             if ahead is not None:
                 yield ahead
 
-    def good(self, already: frozenset[int] = frozenset()) -> Iterator[tuple[int, Episode]]:
-        """(index in the source, episode) of each that is not among `already`."""
+    def good(self, already: frozenset[int] = frozenset()) -> Generator[tuple[int, Episode]]:
+        """(index in the source, episode) of each that is not among `already`.
+
+        To be closed by whoever keeps it in a variable, which waits for the reading: the garbage
+        collector may do that in zarr's own thread, which the reading may be waiting for.
+        """
         total = len(self.source)
         with closing(self._ahead([i for i in range(total) if i not in already])) as ahead:
             for index, reading in ahead:
@@ -273,21 +278,17 @@ def _into_format(reading: _Reading, target: Path, to: str, codec: str) -> None:
     source = reading.source
     if len(source) == 0:
         raise StoreError("the source has no episodes. There is nothing to convert.")
-    good = (episode for _, episode in reading.good())
-    first = next(good)
-    out = exporter(source.spec, source.provenance, sorted(first.extras), module)
-    reading.lost += out.lost(first)
+    with closing(reading.good()) as numbered:
+        good = (episode for _, episode in numbered)
+        first = next(good)
+        out = exporter(source.spec, source.provenance, sorted(first.extras), module)
+        reading.lost += out.lost(first)
+        write = module.write
+        if codec != AUTO:
+            from loopdit.datasets.formats import lerobot
 
-    def all_of_them() -> Iterator[Episode]:
-        yield first
-        yield from good
-
-    write = module.write
-    if codec != AUTO:
-        from loopdit.datasets.formats import lerobot
-
-        write = partial(lerobot.write, codec=codec)
-    reading.lost += write(target, out.export(all_of_them(), len(source)))
+            write = partial(lerobot.write, codec=codec)
+        reading.lost += write(target, out.export(chain([first], good), len(source)))
 
 
 def _say_nothing(done: int, total: int, note: str) -> None:

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
+from loopdit.datasets.decoding_ahead import Tell
 from loopdit.progress import Progress
-
-Tell = Callable[[int, int], object]
 
 
 def with_progress(label: str, decode: Callable[[Tell], None], shown: bool = True) -> None:

@@ -160,7 +160,7 @@ class TrainingLoop:
         self._saver.check()
         if self.closed_loop is not None:
             if trainer.step % config.evaluate.every == 0:
-                self.closed_loop.snapshot(trainer.step, self.content(with_state=False).copied())
+                self.closed_loop.snapshot(trainer.step, self.content(with_state=False))
             self.closed_loop.poll()
 
     def _add_row(self, validate: bool) -> None:

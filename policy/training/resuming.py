@@ -43,9 +43,9 @@ def refuse_to_overwrite(config: TrainConfig, out: Path) -> None:
 
 def require_same_run(
     config: TrainConfig, policy: LoopedPolicy, provenance: dict[str, Any], out: Path
-) -> None:
-    """Raise SpecMismatch or CheckpointError where the checkpoint is of other data, another model
-    or other options than this run."""
+) -> dict[str, Any]:
+    """The provenance of the checkpoint in `out`. Raises SpecMismatch or CheckpointError where that
+    is of other data, another model or other options than this run."""
     before = load_checkpoint(out)
     data = config.stores[0] if len(config.stores) == 1 else config.data
     before.policy.spec.require_equal(
@@ -61,11 +61,11 @@ def require_same_run(
             f"data, start afresh with overwrite=true, or learn on from its weights: init={out} "
             f"out=FOLDER."
         )
+    return before.provenance
 
 
-def begun_from(out: Path) -> dict[str, Any]:
-    """The provenance's "init" of a fine-tuning in `out`, which may be gone by now; else nothing."""
-    provenance = load_checkpoint(out).provenance
+def begun_from(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The "init" of a fine-tuning's provenance, whose folder may be gone by now; else nothing."""
     return {"init": provenance["init"]} if "init" in provenance else {}
 
 

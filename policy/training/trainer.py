@@ -132,15 +132,13 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self._optimized.items():
                 parameter.copy_(state.tensors[f"policy/{name}"])
+        places = {name: index for index, name in enumerate(self._optimized)}
         of_optimizer: dict[int, dict[str, Tensor]] = {}
-        for index, name in enumerate(self._optimized):
-            found = {
-                key.split("/")[1]: value
-                for key, value in state.tensors.items()
-                if key.startswith("optimizer/") and key.split("/", 2)[2] == name
-            }
-            if found:
-                of_optimizer[index] = found
+        for path, value in state.tensors.items():
+            whose, _, rest = path.partition("/")
+            if whose == "optimizer":
+                key, _, name = rest.partition("/")
+                of_optimizer.setdefault(places[name], {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})
 

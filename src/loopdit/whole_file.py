@@ -26,6 +26,16 @@ def whole_file(path: Path) -> Generator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Return when a file, or the names in a folder (a rename is not until then), are on the
+    disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def require_folder(folder: Path) -> None:
     """Make the folder `out=` names, and raise ConfigError now if nothing can be written there."""
     probe = folder / f".writable.{os.getpid()}"

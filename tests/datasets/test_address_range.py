@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loopdit.datasets.address_range import AddressRange, map_descriptor
+from loopdit.datasets.address_range import AddressRange
 
 
 def test_files_lie_side_by_side_at_whole_steps(tmp_path: Path):
@@ -24,14 +24,13 @@ def test_a_file_that_is_gone_is_an_error(tmp_path: Path):
         AddressRange(np.array([4]), step=4).map(0, tmp_path / "gone")
 
 
-def test_a_mapped_file_outlives_its_name_and_cannot_be_written_to(tmp_path: Path):
-    with open(tmp_path / "file", "w+b") as file:
-        file.write(np.arange(4, dtype="<f4").tobytes())
-        file.flush()
-        mapped = map_descriptor(file.fileno(), (2, 2), np.dtype("<f4"))
+def test_an_array_outlives_the_range_and_cannot_be_written_to(tmp_path: Path):
+    (tmp_path / "file").write_bytes(np.arange(4, dtype="<f4").tobytes())
+    mapped = AddressRange(np.array([16]), step=16)
+    mapped.map(0, tmp_path / "file")
     (tmp_path / "file").unlink()
-    view = mapped[1]
+    view = mapped.array(np.dtype("<f4"))[:4]
     del mapped
-    assert view.tolist() == [2, 3]
+    assert view.tolist() == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="read-only"):
         view[0] = 1

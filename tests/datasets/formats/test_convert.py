@@ -119,9 +119,7 @@ def test_our_own_recordings_survive_a_foreign_format(tmp_path: Path, store: Path
     assert rlds.open(tmp_path / "rlds").episode(1).steps["reward"].tolist() == [0]
 
 
-def test_a_store_is_copied_with_its_frames_encoded_anew(
-    tmp_path: Path, store: Path, spec: PolicySpec
-):
+def test_a_store_is_copied_with_its_frames_encoded_anew(tmp_path: Path, store: Path):
     converted = convert(store, tmp_path / "zstd.zarr", frames="zstd")
     assert (converted.episodes, converted.steps) == (3, 14)
     copy = EpisodeStore.open(tmp_path / "zstd.zarr")
@@ -273,7 +271,7 @@ def test_sources_that_cannot_be_read_are_refused_before_anything_is_written(
     assert not target.exists()
 
 
-def test_a_store_made_otherwise_is_not_added_to(tmp_path: Path, store: Path):
+def test_a_store_made_otherwise_is_not_added_to(store: Path):
     with pytest.raises(StoreError, match=r"there is an episode store already, made otherwise"):
         convert(EXCERPT, store, mapping="bridge")
     assert len(EpisodeStore.open(store).episodes) == 3
