@@ -17,6 +17,8 @@ from loopdit.datasets.spec import PolicySpec
 from loopdit.errors import SpecMismatch, StoreError
 
 ACTION = "action"  # the key of the actions beside the observations' own names
+# The extra with the actions (T, A) that were really executed, where they differ from the labels.
+EXECUTED_ACTION = "executed_action"
 EXTRA_DTYPES = (
     "bool",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
@@ -30,7 +32,7 @@ class Episode:
 
     `seed` is the one that the environment was reset with, `success` how the episode ended; both
     are None where nobody knows, as in most data of real robots. `extras` are arrays (T, ...) that
-    no policy reads (rewards, timestamps, an embedding of the instruction) and `metadata` plain
+    no spec names (rewards, timestamps, an embedding of the instruction) and `metadata` plain
     JSON: what an imported episode had besides, kept to be exported again.
     """
 

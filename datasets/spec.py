@@ -6,53 +6,32 @@ the server's welcome, and compared at each of those borders. Numpy only: the rob
 An observation is a flat dict from tensor name to array: `images.<camera>` (H, W, 3) uint8 RGB,
 `proprio` (P,) float32. The instruction (a string) travels beside it. An action is (A,) float32.
 A policy with history is given the last O observations in one: each tensor then has a leading axis
-O, the oldest first. Environments and episode stores have single observations, history 1.
+O, the oldest first. One that knows what is in flight is given `committed` besides: the actions
+that will be executed before its chunk can be there (see `deploy/committed.py`). Environments and
+episode stores have neither: `recorded` is what a policy's spec has in common with theirs.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from loopdit.datasets.tensor_spec import IMAGE_PREFIX as IMAGE_PREFIX
+from loopdit.datasets.tensor_spec import TensorSpec, tensor_from, typed
 from loopdit.errors import ObservationError, SpecMismatch
 
 SPEC_VERSION = 1
-IMAGE_PREFIX = "images."
 PROPRIO = "proprio"
+COMMITTED = "committed"
+
+# Where the first action of a chunk belongs: to the step of the observation (where the chunk of a
+# policy that is given committed actions begins with those), or to the step after them.
+FROM_OBSERVATION, FROM_COMMITTED = "observation", "committed"
 
 Observation = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One named tensor.
-
-    `labels` and `units` name each element of the last axis of a vector (empty for images);
-    `low` and `high` are its limits in those units, where it has any.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    labels: tuple[str, ...] = ()
-    units: tuple[str, ...] = ()
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        for field in ("labels", "units", "low", "high"):
-            values = getattr(self, field)
-            last = self.shape[-1] if self.shape else 0
-            if values and len(values) != last:
-                raise ValueError(f"{self.name}: {len(values)} {field} for a last axis of {last}.")
-
-    @property
-    def is_image(self) -> bool:
-        """Whether this is a camera frame, (H, W, 3) uint8, or O of them."""
-        return self.name.startswith(IMAGE_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,9 @@ class PolicySpec:
 
     `action_frame` says in words what the numbers of an action are relative to.
     `control_period_s` is the time between two actions. `history` is how many observations a policy
-    is given, O; above 1 it is the leading axis of every observation's shape.
+    is given, O; above 1 it is the leading axis of every observation's shape but `committed`'s.
+    `chunk_from` is FROM_OBSERVATION or FROM_COMMITTED. `optional` names the cameras that a policy
+    can do without: an observation that lacks one leaves out its key, and has one camera at least.
     """
 
     observations: tuple[TensorSpec, ...]
@@ -70,11 +51,22 @@ class PolicySpec:
     control_period_s: float
     version: int = SPEC_VERSION
     history: int = 1
+    chunk_from: str = FROM_OBSERVATION
+    optional: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.history < 1:
             raise ValueError(f"history is {self.history}; it must be at least 1.")
-        for tensor in self.observations if self.history > 1 else ():
+        if self.chunk_from not in (FROM_OBSERVATION, FROM_COMMITTED):
+            raise ValueError(f"chunk_from is {self.chunk_from!r}")
+        if self.chunk_from == FROM_COMMITTED and self.committed is None:
+            raise ValueError(f"chunk_from is {self.chunk_from!r} and nothing is {COMMITTED}")
+        if self.committed is not None:
+            self._require_committed(self.committed)
+        for name in self.optional:
+            if name not in [camera.name for camera in self.cameras]:
+                raise ValueError(f"{name!r} is optional and no camera")
+        for tensor in self._observed if self.history > 1 else ():
             if len(tensor.shape) < 2 or tensor.shape[0] != self.history:
                 raise ValueError(
                     f"{tensor.name} has shape {tensor.shape}; its first axis must be the history, "
@@ -96,6 +88,26 @@ class PolicySpec:
         """The proprioception vector."""
         return next(t for t in self.observations if t.name == PROPRIO)
 
+    @property
+    def committed(self) -> TensorSpec | None:
+        """The tensor (D, A + 1) of the actions in flight, None where the policy is given none."""
+        return next((t for t in self.observations if t.name == COMMITTED), None)
+
+    @property
+    def max_committed(self) -> int:
+        """How many actions in flight the policy can be told of, D; 0 where it is told of none."""
+        return 0 if self.committed is None else self.committed.shape[0]
+
+    @property
+    def recorded(self) -> "PolicySpec":
+        """What environments and episode stores have of this spec: single observations of theirs,
+        and nothing that only a policy is told."""
+        return replace(self.without_committed().without_history(), optional=())
+
+    def with_optional_cameras(self) -> "PolicySpec":
+        """The spec of a policy that can do without any of its cameras, though not without all."""
+        return replace(self, optional=tuple(camera.name for camera in self.cameras))
+
     def with_history(self, steps: int) -> "PolicySpec":
         """The spec of a policy that is given the last `steps` of these single observations.
 
@@ -103,24 +115,64 @@ class PolicySpec:
         """
         if self.history != 1:
             raise ValueError(f"this spec has a history of {self.history} already.")
-        if steps == 1:
-            return self
-        stacked = tuple(replace(t, shape=(steps, *t.shape)) for t in self.observations)
-        return replace(self, observations=stacked, history=steps)
+        return self._observing(steps, lambda shape: (steps, *shape)) if steps > 1 else self
 
     def without_history(self) -> "PolicySpec":
-        """The spec of the single observations: what an environment or an episode store has."""
-        if self.history == 1:
+        """The same with single observations."""
+        return self._observing(1, lambda shape: shape[1:]) if self.history > 1 else self
+
+    def with_committed(self, steps: int, chunk_from: str = FROM_OBSERVATION) -> "PolicySpec":
+        """The spec of a policy that is told of up to `steps` actions in flight, D; of none with 0.
+
+        Raises ValueError for one that is told already.
+        """
+        if self.committed is not None:
+            raise ValueError(f"this spec has {self.max_committed} committed actions already.")
+        if steps == 0:
             return self
-        single = tuple(replace(t, shape=t.shape[1:]) for t in self.observations)
-        return replace(self, observations=single, history=1)
+        labels, units = self.action.labels, self.action.units
+        tensor = TensorSpec(
+            COMMITTED,
+            (steps, self.action.shape[-1] + 1),
+            "float32",
+            labels=(*labels, COMMITTED) if labels else (),
+            units=(*units, "1") if units else (),
+        )
+        return replace(self, observations=(*self.observations, tensor), chunk_from=chunk_from)
+
+    def without_committed(self) -> "PolicySpec":
+        """The same of a policy that is told nothing of what is in flight."""
+        if self.committed is None:
+            return self
+        return replace(self, observations=self._observed, chunk_from=FROM_OBSERVATION)
+
+    @property
+    def _observed(self) -> tuple[TensorSpec, ...]:
+        return tuple(t for t in self.observations if t.name != COMMITTED)
+
+    def _observing(
+        self, history: int, change: Callable[[tuple[int, ...]], tuple[int, ...]]
+    ) -> "PolicySpec":
+        """The same with another history: `change` is done to the shape of what is observed."""
+        changed = tuple(
+            t if t.name == COMMITTED else replace(t, shape=change(t.shape))
+            for t in self.observations
+        )
+        return replace(self, observations=changed, history=history)
+
+    def _require_committed(self, tensor: TensorSpec) -> None:
+        wanted = (*tensor.shape[:1], self.action.shape[-1] + 1)
+        if tensor.shape != wanted or tensor.dtype != "float32" or tensor.shape[0] < 1:
+            raise ValueError(
+                f"{COMMITTED} is {tensor.shape} {tensor.dtype}; it must be (D, "
+                f"{self.action.shape[-1] + 1}) float32 with D of at least 1."
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; `from_dict` reads it back. A history of 1 is left out."""
+        """Plain JSON types; `from_dict` reads it back. What only some policies have is left out
+        where it says nothing: specs from before there was any stay the same."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if self.history == 1:
-            del plain["history"]
-        return plain
+        return {k: v for k, v in plain.items() if k not in _OPTIONAL or v != _OPTIONAL[k]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "PolicySpec":
@@ -135,11 +187,15 @@ class PolicySpec:
             )
         try:
             return cls(
-                observations=tuple(_tensor(t) for t in _typed("observations", data, list, tuple)),
-                action=_tensor(data["action"]),
-                action_frame=_typed("action_frame", data, str),
+                observations=tuple(
+                    tensor_from(t) for t in typed("observations", data, list, tuple)
+                ),
+                action=tensor_from(data["action"]),
+                action_frame=typed("action_frame", data, str),
                 control_period_s=_period(data),
-                history=_typed("history", {"history": 1, **data}, int),
+                history=typed("history", _OPTIONAL | dict(data), int),
+                chunk_from=typed("chunk_from", _OPTIONAL | dict(data), str),
+                optional=tuple(typed("optional", _OPTIONAL | dict(data), list)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpecMismatch(f"unreadable spec: {error!r}.") from error
@@ -175,11 +231,20 @@ class PolicySpec:
                 f"observation has {unknown[0]!r}, which the policy does not take. "
                 f"Send exactly: {', '.join(declared)}."
             )
+        missing = [name for name in declared if name not in observation]
+        needed = [name for name in missing if name not in self.optional]
+        if needed:
+            may = f" It may lack: {', '.join(self.optional)}." if self.optional else ""
+            raise ObservationError(
+                f"observation lacks {needed[0]!r}. Send exactly: {', '.join(declared)}.{may}"
+            )
+        if self.cameras and len(missing) == len(self.cameras):
+            raise ObservationError(
+                f"observation has no camera at all. Send at least one of: {', '.join(missing)}."
+            )
         for tensor in self.observations:
-            if tensor.name not in observation:
-                raise ObservationError(
-                    f"observation lacks {tensor.name!r}. Send exactly: {', '.join(declared)}."
-                )
+            if tensor.name in missing:
+                continue
             value = observation[tensor.name]
             # What a robot sends is typed by hope alone.
             if not isinstance(value, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -197,51 +262,15 @@ class PolicySpec:
                 raise ObservationError(f"{tensor.name} is not finite at index {where}.")
 
 
-def _tensor(data: Any) -> TensorSpec:
-    """Raises KeyError, TypeError or ValueError for what no spec says."""
-    if not isinstance(data, Mapping):
-        raise TypeError(f"a tensor is {data!r:.60}")
-    said = cast(Mapping[str, Any], data)
-    fields: dict[str, Any] = {
-        key: tuple(cast(list[Any], value)) if isinstance(value, list) else value
-        for key, value in said.items()
-    }
-    name = _typed("name", fields, str)
-    for key, kinds in _ELEMENTS.items():
-        values = fields.get(key, ())
-        if not isinstance(values, tuple) or any(
-            type(value) not in kinds for value in cast(tuple[Any, ...], values)
-        ):
-            raise TypeError(f"{key} of {name} is {values!r:.60}")
-    if not all(0 <= size < 2**31 for size in fields["shape"]):
-        raise ValueError(f"shape of {name} is {fields['shape']}")
-    if np.dtype(_typed("dtype", fields, str)).kind not in "buifc":
-        raise ValueError(f"dtype of {name} is {fields['dtype']!r}")
-    return TensorSpec(**fields)
-
-
-# What each may hold, exactly: JSON's true is no number, and Python's is.
-_ELEMENTS: Mapping[str, tuple[type, ...]] = {
-    "shape": (int,),
-    "labels": (str,),
-    "units": (str,),
-    "low": (int, float),
-    "high": (int, float),
-}
+# What a spec may leave out, and what that means.
+_OPTIONAL: dict[str, Any] = {"history": 1, "chunk_from": FROM_OBSERVATION, "optional": []}
 
 
 def _period(data: Mapping[str, Any]) -> float:
-    period_s = _typed("control_period_s", data, int, float)
+    period_s = typed("control_period_s", data, int, float)
     if not 0 < period_s < float("inf"):
         raise ValueError(f"control_period_s is {period_s}")
     return float(period_s)
-
-
-def _typed(key: str, data: Mapping[str, Any], *kinds: type) -> Any:
-    """data[key]. Raises KeyError, or TypeError where it is of another type."""
-    if type(data[key]) not in kinds:
-        raise TypeError(f"{key} is {data[key]!r:.60}")
-    return data[key]
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

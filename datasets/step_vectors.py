@@ -14,7 +14,7 @@ import numpy as np
 
 from loopdit.datasets.action_filters import ActionFilter
 from loopdit.datasets.decoded_cache import DecodedCache
-from loopdit.datasets.episode import ACTION
+from loopdit.datasets.episode import ACTION, EXECUTED_ACTION
 from loopdit.datasets.mapped_frames import require_size
 from loopdit.datasets.spec import TensorSpec
 from loopdit.datasets.store import EpisodeStore
@@ -33,7 +33,8 @@ def load_vectors(
 ) -> dict[str, np.ndarray]:
     """All steps (N, ...) of these tensors, one episode after the other, read-only.
 
-    `actions` changes each episode's actions as they are read.
+    `actions` changes each episode's actions as they are read. A tensor called EXECUTED_ACTION is
+    what `read_executed` reads, unchanged.
     Raises StoreError for a file that is missing, of another size, or cannot be written.
     """
     tensors = list(tensors)
@@ -52,6 +53,22 @@ def read_vector(store: EpisodeStore, index: int, name: str, cache: DecodedCache)
     tensor = store.tensors(index)[name]
     require_size(file, tensor.nbytes, describe_episode(store, index))
     return np.fromfile(file, tensor.dtype).reshape(tensor.shape)
+
+
+def read_executed(store: EpisodeStore, index: int, cache: DecodedCache) -> np.ndarray:
+    """The actions (T, A) float32 that one episode's robot really executed: the extra of that name,
+    or its labels where it has none. Raises StoreError for an extra that cannot be them."""
+    found = store.extras(index, EXECUTED_ACTION).get(EXECUTED_ACTION)
+    if found is None:
+        return read_vector(store, index, ACTION, cache)
+    wanted = store.tensors(index)[ACTION].shape
+    if found.shape != wanted or found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise StoreError(
+            f"the extra {EXECUTED_ACTION} of {describe_episode(store, index)} has shape "
+            f"{found.shape} and dtype {found.dtype}; executed actions are finite numbers of shape "
+            f"{wanted}. Record that episode again, or leave it out."
+        )
+    return found.astype(np.float32)
 
 
 def describe_episode(store: EpisodeStore, index: int) -> str:
@@ -111,10 +128,13 @@ def _each(
     """Give `keep` one tensor of every episode, changed by `change`, in order."""
 
     def read(at: StoredEpisode) -> np.ndarray:
+        if name == EXECUTED_ACTION:
+            return read_executed(*at, cache)
         values = read_vector(*at, name, cache)
         return values if change is None else change(values)
 
-    if all(store.is_plain(name) for store, _ in episodes):
+    source = ACTION if name == EXECUTED_ACTION else name
+    if all(store.is_plain(source) for store, _ in episodes):
         for at in episodes:
             keep(read(at))
         return

@@ -98,10 +98,13 @@ class EpisodeStore:
         tensor = self.tensors(index)[name]
         return self._told(index, lambda read: read_array(read, tensor, steps))
 
-    def extras(self, index: int) -> dict[str, np.ndarray]:
-        """The arrays (T, ...) of one episode that no policy reads, read-only."""
+    def extras(self, index: int, only: str = "") -> dict[str, np.ndarray]:
+        """The arrays (T, ...) of one episode that its spec does not name, read-only: all of them,
+        or `only` the one of that name, where there is such a one."""
         length = self.episodes[index].length
         tensors = self._told(index, lambda read: extra_tensors(read_attributes(read), length))
+        if only:
+            tensors = {key: one for key, one in tensors.items() if key == extra_key(only)}
         read = self._read_all(index, tensors)
         return {key.removeprefix(extra_key("")): array for key, array in read.items()}
 

@@ -5,13 +5,16 @@ step of every episode starts one window, and no window reaches into another epis
 episode's end it repeats the last action and says so in `valid`, before its start the first
 observation and says so in `observed`.
 
+For a policy that is told what is in flight, a window also has the D actions that were executed from
+step t on, which on a robot that computes are those of the chunk before.
+
 Batches run across the border of two epochs: no tail is dropped, and each window comes exactly
 once in an epoch. Which windows a batch holds depends on (data, seed, step) alone, so a training
 run that resumes at a step goes on exactly as the one that was not interrupted.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from loopdit.datasets.action_filters import ActionFilter
 from loopdit.datasets.batch_buffers import BatchBuffers
 from loopdit.datasets.decoded_cache import DecodedCache
 from loopdit.datasets.decoding_ahead import Tell, decode_ahead
+from loopdit.datasets.episode import EXECUTED_ACTION
 from loopdit.datasets.frame_sources import CameraFrames, decoded_frame_by_frame
 from loopdit.datasets.mapped_frames import MapBudget
 from loopdit.datasets.mixing import DataPart, order_of, parts_of
@@ -33,14 +37,18 @@ class Batch:
     first; actions (B, H, A) float32 in raw units.
 
     valid (B, H) bool is false where an action is a repetition past its episode's end, observed
-    (B, O) bool where an observation is one before its start. The arrays are the batch's own: they
-    may be written to.
+    (B, O) bool where an observation is one before its start. instruction (B,) int64 is the place
+    of the window's in the sampler's `instructions`. Only of a sampler with in_flight=D: executed
+    (B, D, A) float32 in raw units, what was executed at steps t..t+D-1, the last repeated past the
+    end. The arrays are the batch's own: they may be written to.
     """
 
     observations: dict[str, np.ndarray]
     actions: np.ndarray
     valid: np.ndarray
     observed: np.ndarray
+    instruction: np.ndarray
+    executed: np.ndarray | None = None
 
 
 class WindowSampler:
@@ -48,7 +56,8 @@ class WindowSampler:
 
     Frames are read from their files at each batch; vectors are held in memory up to `ram_bytes`.
     Compressed and remote data are decoded into `cache` on first use. `actions` changes each
-    episode's actions as they are loaded. Usable by several threads.
+    episode's actions as they are loaded, but not the executed ones, which are asked for by
+    in_flight=D (see `Batch`; `step_vectors.read_executed`). Usable by several threads.
     """
 
     def __init__(
@@ -61,11 +70,15 @@ class WindowSampler:
         cache: DecodedCache | None = None,
         ram_bytes: int = 1 << 30,
         actions: ActionFilter | None = None,
+        in_flight: int = 0,
     ) -> None:
-        _check_settings(horizon=horizon, batch_size=batch_size, seed=seed, history=history)
+        _check_settings(
+            horizon=horizon, batch_size=batch_size, seed=seed, history=history, in_flight=in_flight
+        )
         parts = parts_of(data)
         self.horizon = horizon
         self.history = history
+        self.in_flight = in_flight
         self.batch_size = batch_size
         self.seed = seed
         self.spec = parts[0].store.spec
@@ -76,6 +89,10 @@ class WindowSampler:
         ]
         lengths = np.array([store.episodes[index].length for store, index in episodes])
         self._episodes = episodes
+        said = [store.episodes[index].instruction for store, index in episodes]
+        self.instructions = tuple(sorted(set(said)))
+        place = {instruction: i for i, instruction in enumerate(self.instructions)}
+        self._instruction = np.array([place[instruction] for instruction in said], np.int64)
         # Steps are numbered through all episodes: episode e has those from starts[e] on.
         self._starts = np.cumsum([0, *lengths])
         sizes = [
@@ -85,6 +102,8 @@ class WindowSampler:
         self._order = order_of(parts, sizes, seed)
         direct = decoded_frame_by_frame(parts, cache)
         vectors = [t for t in self.spec.tensors if not t.is_image]
+        if in_flight:
+            vectors.append(replace(self.spec.action, name=EXECUTED_ACTION))
         self._vectors = load_vectors(vectors, episodes, cache, ram_bytes, actions)
         budget = MapBudget()
         self._frames = {
@@ -92,7 +111,7 @@ class WindowSampler:
             for camera in self.spec.cameras
         }
         self._buffers = BatchBuffers()
-        self.notes = _notes(parts, direct, cache)
+        self.notes = (*_notes(parts, direct, cache), *(_labels_taken(parts) if in_flight else ()))
 
     @property
     def windows(self) -> int:
@@ -138,7 +157,18 @@ class WindowSampler:
             for tensor in self.spec.observations
         }
         actions = self._vectors[ACTION][np.minimum(ahead, end - 1)]
-        return Batch(observations, actions, valid=ahead < end, observed=past >= first)
+        executed = None
+        if self.in_flight:
+            following = np.minimum(windows[:, None] + np.arange(self.in_flight), end - 1)
+            executed = self._vectors[EXECUTED_ACTION][following]
+        return Batch(
+            observations,
+            actions,
+            valid=ahead < end,
+            observed=past >= first,
+            instruction=self._instruction[episodes],
+            executed=executed,
+        )
 
     def places(self, step: int, part: tuple[int, int] = (0, 1)) -> list[tuple[str, int]]:
         """Where the windows of `batch(step, part)` begin: the episode in words, its step."""
@@ -193,8 +223,17 @@ def _notes(
     return tuple(notes)
 
 
+def _labels_taken(parts: Sequence[DataPart]) -> list[str]:
+    """What to say where labels stand for what was executed; the first episode speaks for all."""
+    return [
+        f"{part.store.path} does not say which actions were executed: its labels are taken for them"
+        for part in parts
+        if EXECUTED_ACTION not in part.store.extras(part.in_order()[0], EXECUTED_ACTION)
+    ]
+
+
 def _check_settings(**settings: int) -> None:
     for name, value in settings.items():
-        least = 0 if name == "seed" else 1
+        least = 0 if name in ("seed", "in_flight") else 1
         if value < least:
             raise ConfigError(f"{name} is {value}. Use {least} or more.")

@@ -5,7 +5,7 @@ T control steps; the same seed and noise give the same demonstration in any proc
 
 import numpy as np
 
-from loopdit.datasets.episode import Episode
+from loopdit.datasets.episode import EXECUTED_ACTION, Episode
 from loopdit.datasets.spec import TensorSpec
 from loopdit.eval.environment import Environment
 from loopdit.eval.perturb import NoiseConfig, Perturbation, draw_perturbation
@@ -18,7 +18,8 @@ def demonstrate(env: Environment, seed: int, noise: NoiseConfig, hold_steps: int
     """The episode that the expert demonstrates from `seed`, or None when it fails.
 
     It goes on for `hold_steps` control steps after success, so that the data shows what to do at
-    the goal. The actions (T, A) are the expert's, not the perturbed ones that were executed.
+    the goal. The actions (T, A) are the expert's; the perturbed ones that were executed are the
+    extra EXECUTED_ACTION, from which a policy learns what actions in flight do.
     """
     observation, _ = env.reset(seed=seed)
     expert = env.expert()
@@ -26,6 +27,7 @@ def demonstrate(env: Environment, seed: int, noise: NoiseConfig, hold_steps: int
     perturbation = perturbation_of(seed, noise, env.policy_spec.action, longest)
     observations: list[dict[str, np.ndarray]] = []
     actions: list[np.ndarray] = []
+    executed_actions: list[np.ndarray] = []
     at_goal = 0
     ended = False
     while not ended:
@@ -33,6 +35,7 @@ def demonstrate(env: Environment, seed: int, noise: NoiseConfig, hold_steps: int
         observations.append(observation)
         actions.append(action)
         executed = perturbation.apply(action, step=len(actions) - 1)
+        executed_actions.append(executed)
         observation, _, terminated, truncated, info = env.step(executed)
         if info["unstable"]:
             return None
@@ -46,6 +49,7 @@ def demonstrate(env: Environment, seed: int, noise: NoiseConfig, hold_steps: int
         instruction=env.instruction,
         success=True,
         seed=seed,
+        extras={EXECUTED_ACTION: np.stack(executed_actions).astype(np.float32)},
     )
 
 

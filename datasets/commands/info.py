@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -36,7 +36,7 @@ def run(config: OneStoreConfig) -> None:
     if config.json:
         sys.stdout.write(json.dumps(found) + "\n")
     else:
-        wide_console().print(_table(found))
+        wide_console().print(store_table(found))
 
 
 def wide_console() -> Console:
@@ -46,15 +46,21 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=500)
 
 
-def _table(found: Mapping[str, Any]) -> Table:
+def store_table(found: Mapping[str, Any]) -> Table:
+    """What `summary` says of a store, for people."""
+    return rows_table(_store_rows(found))
+
+
+def rows_table(rows: Iterable[tuple[str, str]]) -> Table:
+    """A name and what it is, a row each."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
-    for name, text in _rows(found):
+    for name, text in rows:
         table.add_row(name, escape(text))
     return table
 
 
-def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _store_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     spec = found["spec"]
     seconds = found["duration_s"]
     rows = [
@@ -65,14 +71,14 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     if found["lengths"]:
         shortest, middle, longest = (found["lengths"][name] for name in ("min", "median", "max"))
         rows.append(("length", f"{shortest} to {longest} steps, median {middle:g}"))
-    size = _size(found["bytes"])
-    each = f", {_size(found['bytes'] / found['steps'])} a step" if found["steps"] else ""
+    size = size_text(found["bytes"])
+    each = f", {size_text(found['bytes'] / found['steps'])} a step" if found["steps"] else ""
     rows += [
         ("size", f"{size}{each}; frames {found['frames']}"),
-        *(_tensor(tensor) for tensor in [*spec["observations"], spec["action"]]),
+        *(tensor_row(tensor) for tensor in [*spec["observations"], spec["action"]]),
         ("action frame", spec["action_frame"]),
         ("instructions", _instructions(found["instructions"])),
-        ("made by", _origin(found["provenance"])),
+        ("made by", origin_text(found["provenance"])),
         ("digest", found["digest"]),
     ]
     return rows
@@ -87,7 +93,8 @@ def _outcomes(found: Mapping[str, Any]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count) or "none"
 
 
-def _tensor(tensor: Mapping[str, Any]) -> tuple[str, str]:
+def tensor_row(tensor: Mapping[str, Any]) -> tuple[str, str]:
+    """A spec's tensor, as `TensorSpec` is written: its name; shape, dtype, labels and units."""
     text = f"{' x '.join(map(str, tensor['shape']))} {tensor['dtype']}"
     labels, units = tensor["labels"], tensor["units"]
     if labels:
@@ -105,8 +112,8 @@ def _instructions(counts: Mapping[str, int]) -> str:
     return "\n".join([*shown, *([f"and {more:,} more"] if more else [])]) or "none"
 
 
-def _origin(provenance: Mapping[str, Any]) -> str:
-    """The line of who made it, when, from what, at which commit, as far as it is told."""
+def origin_text(provenance: Mapping[str, Any]) -> str:
+    """The lines of who made it, when, from what, at which commit, as far as it is told."""
     commit = str(provenance.get("commit") or "")
     versions, told = provenance.get("versions"), provenance.get("sources")
     version = versions.get("loopdit", "") if isinstance(versions, dict) else ""
@@ -134,7 +141,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Bytes in the unit that fits."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

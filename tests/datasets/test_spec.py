@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopdit.datasets.spec import Observation, PolicySpec, TensorSpec
+from loopdit.datasets.spec import FROM_COMMITTED, Observation, PolicySpec, TensorSpec
 from loopdit.errors import ObservationError, SpecMismatch
 
 names = st.text("abcdefghijklmnopqrstuvwxyz._", min_size=1, max_size=12)
@@ -162,6 +162,49 @@ def test_a_history_that_the_shapes_do_not_have_is_refused(spec: PolicySpec):
         PolicySpec.from_dict(spec.to_dict() | {"history": 2})
     with pytest.raises(ValueError, match="a history of 2 already"):
         spec.with_history(2).with_history(2)
+
+
+def test_a_policy_that_is_told_what_is_in_flight_has_one_more_tensor_of_labelled_actions(
+    spec: PolicySpec,
+):
+    told = spec.with_committed(5)
+    assert told.observations[:-1] == spec.observations
+    assert told.committed == TensorSpec(
+        "committed", (5, 4), "float32", ("x", "y", "grip", "committed"), ("m", "m", "1", "1")
+    )
+    assert (told.max_committed, spec.max_committed, spec.committed) == (5, 0, None)
+    assert told.without_committed() == spec.without_committed() == spec
+    assert spec.with_committed(0) == spec
+    assert PolicySpec.from_dict(json.loads(json.dumps(told.to_dict()))) == told
+    assert "chunk_from" not in told.to_dict()
+    unlabelled = replace(spec, action=TensorSpec("action", (3,), "float32"))
+    assert unlabelled.with_committed(2).committed == TensorSpec("committed", (2, 4), "float32")
+    with pytest.raises(ValueError, match="5 committed actions already"):
+        told.with_committed(2)
+
+
+@given(original=specs(), history=st.integers(1, 4), committed=st.integers(0, 4))
+def test_what_is_recorded_is_the_same_whatever_a_policy_is_given_besides(
+    original: PolicySpec, history: int, committed: int
+):
+    told = original.with_history(history).with_committed(committed)
+    assert told == original.with_committed(committed).with_history(history)
+    assert told.recorded == original == original.recorded
+    assert told.without_history() == original.with_committed(committed)
+    assert PolicySpec.from_dict(json.loads(json.dumps(told.to_dict()))) == told
+
+
+def test_a_spec_says_where_the_chunk_of_a_policy_that_is_told_begins(spec: PolicySpec):
+    after = spec.with_committed(2, FROM_COMMITTED)
+    assert spec.with_committed(2).differences(after) == ["chunk_from is absent, there committed"]
+    assert PolicySpec.from_dict(json.loads(json.dumps(after.to_dict()))) == after
+    assert after.without_committed() == spec
+    with pytest.raises(SpecMismatch, match="chunk_from is 'never'"):
+        PolicySpec.from_dict(after.to_dict() | {"chunk_from": "never"})
+    with pytest.raises(SpecMismatch, match="nothing is committed"):
+        PolicySpec.from_dict(spec.to_dict() | {"chunk_from": "committed"})
+    with pytest.raises(ValueError, match=r"committed is \(2, 3\) float32; it must be \(D, 4\)"):
+        replace(spec, observations=(TensorSpec("committed", (2, 3), "float32"),))
 
 
 def test_an_observation_without_its_history_is_refused(spec: PolicySpec):
