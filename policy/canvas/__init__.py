@@ -1,0 +1,1 @@
+"""The spatiotemporal canvas of the paper: modalities on one grid, looped blocks over it."""
