@@ -1,0 +1,1 @@
+"""What the policy sees and is told, as tokens: cameras, absent ones, instructions."""

@@ -1,0 +1,128 @@
+"""Rectified flow as an objective: the model says the chunk at the end of the sample's line.
+
+Shapes as in `objective`. The numbers with one level for a whole sample and Euler steps are those of
+`flow_matching`, to the bit; this adds levels of single actions and Heun's method.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from loopdit.policy.flow_matching import euler_step, integrate, sample_times
+from loopdit.policy.objectives.objective import (
+    CLEAN,
+    EULER,
+    Predict,
+    after,
+    keep_known,
+    per_action,
+    require_steps,
+    squared_error,
+    walk,
+)
+
+# Nearer to the chunk than this there is no velocity: it is 0 / 0, and t + dt misses 1 by rounding.
+_NEAR = 1e-4
+
+
+@dataclass(frozen=True)
+class Flow:
+    """See `objective.Objective`. `sampler` is euler, or heun: second order, two passes a step."""
+
+    sampler: str = EULER
+
+    @property
+    def direct(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def needs_fresh_noise(self) -> bool:
+        """No."""
+        return False
+
+    def levels(self, count: int, generator: torch.Generator) -> Tensor:
+        """Beta(1, 1.5): more of them near the noise."""
+        return sample_times(count, generator)
+
+    def noised(self, chunk: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """The point of the straight line from noise to chunk."""
+        return torch.lerp(noise, chunk, per_action(level))
+
+    def target(self, chunk: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """The chunk."""
+        return chunk
+
+    def as_target(self, output: Tensor) -> Tensor:
+        """As it is."""
+        return output
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Squared error."""
+        return squared_error(output, target)
+
+    def chunk(self, sample: Tensor, output: Tensor, level: Tensor) -> Tensor:
+        """The output."""
+        return output
+
+    def step(
+        self,
+        predict: Predict,
+        sample: Tensor,
+        level: Tensor,
+        dt: Tensor,
+        fresh: Tensor | None = None,
+    ) -> Tensor:
+        """One Euler or Heun step; Heun's last one, into level 1, is Euler's.
+
+        There the line's velocity (chunk - sample) / (1 - level) has no value. A graph has no
+        branches, so it asks the model at level 1 too and forgets the answer; `sample` does not.
+        """
+        chunk = predict(sample, level)
+        moved = _euler(sample, chunk, level, dt)
+        if self.sampler == EULER:
+            return moved
+        reached = after(level, dt)
+        corrected = _heun(sample, chunk, moved, predict(moved, reached), level, reached)
+        return torch.where(per_action(reached) < CLEAN - _NEAR, corrected, moved)
+
+    def sample(
+        self,
+        predict: Predict,
+        noise: Tensor,
+        steps: int,
+        fresh: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """See `Objective.sample`."""
+        require_steps(steps)
+        if self.sampler == EULER and known is None:
+            return integrate(predict, noise, steps)
+        return walk(self, predict, noise, steps, known=known, last=Flow(EULER))
+
+    def predictions(self, steps: int) -> int:
+        """One a step by Euler, two by Heun but for the last."""
+        require_steps(steps)
+        return steps if self.sampler == EULER else 2 * steps - 1
+
+
+def _euler(sample: Tensor, chunk: Tensor, level: Tensor, dt: Tensor) -> Tensor:
+    if level.ndim == 1:
+        return euler_step(sample, chunk, level, dt)
+    share = (after(level, dt) - level) / (CLEAN - level).clamp_min(_NEAR)
+    return keep_known(sample, sample + per_action(share) * (chunk - sample), level)
+
+
+def _heun(
+    sample: Tensor,
+    chunk: Tensor,
+    moved: Tensor,
+    next_chunk: Tensor,
+    level: Tensor,
+    reached: Tensor,
+) -> Tensor:
+    """The mean of the velocities at both ends; `moved` is Euler's guess of the far one."""
+    left, next_left = (per_action(CLEAN - t).clamp_min(_NEAR) for t in (level, reached))
+    velocity = (chunk - sample) / left + (next_chunk - moved) / next_left
+    return sample + 0.5 * per_action(reached - level) * velocity

@@ -1,0 +1,124 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from loopdit.errors import ConfigError
+from loopdit.policy.objectives.depth import (
+    DepthConfig,
+    exit_losses,
+    objective_losses,
+    plan_depth,
+)
+from loopdit.policy.objectives.objective import ObjectiveConfig
+from loopdit.policy.objectives.registry import make_objective
+
+
+def drawn(exits: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Exits (K, B, H, A) with gradients, the target, and what is valid."""
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.randn(exits, 3, 8, 5, generator=generator).requires_grad_()
+    target = torch.randn(3, 8, 5, generator=generator)
+    return predicted, target, torch.arange(8) < torch.tensor([8, 5, 1])[:, None]
+
+
+def shipped(exits: list[Tensor], chunk: Tensor, valid: Tensor, distill: float) -> Tensor:
+    """The objective that the shipped policy was trained with, as it was written in LoopedDiT."""
+    mixed = torch.lerp(chunk, exits[-1].detach(), distill)
+    targets = [mixed] * (len(exits) - 1) + [chunk]
+    weight = valid[..., None].to(chunk.dtype)
+    count = weight.sum() * chunk.shape[-1]
+    difference = torch.stack(exits) - torch.stack(targets)
+    return (weight * difference.square()).sum((1, 2, 3)) / count
+
+
+@pytest.mark.parametrize("exits", [1, 4])
+@pytest.mark.parametrize("distill", [0.0, 0.5, 0.9])
+def test_all_exits_at_once_is_what_was_shipped_to_the_bit(exits: int, distill: float):
+    predicted, target, valid = drawn(exits)
+    losses = exit_losses(predicted, target, valid, distill)
+    expected = shipped(list(predicted.unbind(0)), target, valid, distill)
+    assert torch.equal(losses.objective, expected)
+    assert not losses.error.requires_grad
+    gradients = [
+        torch.autograd.grad(objective.mean(), predicted)[0]
+        for objective in (losses.objective, expected)
+    ]
+    assert torch.equal(*gradients)
+
+    level = torch.full((3,), 0.5)
+    noise = torch.zeros_like(target)
+    flow = make_objective(ObjectiveConfig())
+    same = objective_losses(flow, predicted, target, noise, level, valid, distill)
+    assert torch.equal(same.objective, expected)
+    assert torch.equal(same.error, losses.error)
+
+
+@pytest.mark.parametrize("only", [1, 2, 3, 4])
+def test_one_exit_and_its_teacher_are_all_that_learns(only: int):
+    predicted, target, valid = drawn()
+    every = exit_losses(predicted, target, valid, 0.5)
+    losses = exit_losses(predicted, target, valid, 0.5, only)
+    supervised = sorted({only - 1, 3})
+    expected = every.objective[supervised].mean()
+    torch.testing.assert_close(losses.objective.mean(), expected)
+    torch.testing.assert_close(losses.error, every.error)
+    losses.objective.mean().backward()
+    assert predicted.grad is not None
+    moved = [k for k in range(4) if predicted.grad[k].any()]
+    assert moved == supervised
+
+
+def test_actions_count_by_their_weight():
+    predicted, target, _ = drawn()
+    weight = torch.rand(3, 8, generator=torch.Generator().manual_seed(1))
+    error = exit_losses(predicted, target, weight, 0.5).error
+    slow = [0.0] * 4
+    for k in range(4):
+        for b in range(3):
+            for h in range(8):
+                difference = predicted[k, b, h].detach() - target[b, h]
+                slow[k] += float(weight[b, h] * difference.square().sum())
+    torch.testing.assert_close(error, torch.tensor(slow) / (float(weight.sum()) * 5))
+
+
+@pytest.mark.parametrize("kind", ["flow", "ddpm_eps", "ddpm_x0", "ddpm_v", "regression"])
+def test_errors_are_those_of_chunks_whatever_the_model_says(kind: str):
+    objective = make_objective(ObjectiveConfig(kind=kind))
+    _, chunk, valid = drawn()
+    noise = torch.randn(chunk.shape, generator=torch.Generator().manual_seed(2))
+    level = objective.levels(3, torch.Generator().manual_seed(2))
+    right = objective.target(chunk, noise, level)
+    exits = torch.stack([right + 0.1, right])
+    losses = objective_losses(objective, exits, chunk, noise, level, valid, distill=0.5)
+    torch.testing.assert_close(losses.objective, torch.tensor([0.01, 0.0]))
+    sample = objective.noised(chunk, noise, level)
+    off = objective.chunk(sample, right + 0.1, level) - chunk
+    torch.testing.assert_close(losses.error[0], off[valid].square().mean())
+    torch.testing.assert_close(losses.error[1], torch.tensor(0.0), rtol=0, atol=1e-6)
+
+
+def test_each_mode_runs_and_supervises_its_depth():
+    assert plan_depth(DepthConfig(), 4, 0, 0.0) == (4, None)
+    fixed = DepthConfig("fixed")
+    assert plan_depth(fixed, 4, 0, 0.0) == (4, 4)
+    assert plan_depth(replace(fixed, loops=2), 4, 0, 0.0) == (2, 2)
+    steps = (0, 1000, 2999, 4000)
+    growing = [plan_depth(DepthConfig("curriculum"), 3, step, 0.0) for step in steps]
+    assert growing == [(1, 1), (2, 2), (3, 3), (3, 3)]
+    drawn = [plan_depth(DepthConfig("random"), 4, 0, u) for u in (0.0, 0.24, 0.25, 0.99)]
+    assert drawn == [(4, 1), (4, 1), (4, 2), (4, 4)]
+
+
+def test_a_depth_that_cannot_be_trained_is_refused():
+    with pytest.raises(ConfigError, match=r"depth\.mode=deep is unknown\. Use all, random, fixed"):
+        DepthConfig("deep")
+    with pytest.raises(ConfigError, match=r"depth\.distill=1\.0 must be from 0 up to below 1"):
+        DepthConfig(distill=1.0)
+    with pytest.raises(ConfigError, match=r"depth\.loops=-1"):
+        DepthConfig("fixed", loops=-1)
+    with pytest.raises(ConfigError, match=r"depth\.loops=2 is for depth\.mode=fixed, not all"):
+        DepthConfig(loops=2)
+    with pytest.raises(ConfigError, match=r"depth\.loops=5 is deeper than the model, which has 4"):
+        plan_depth(DepthConfig("fixed", loops=5), 4, 0, 0.0)
