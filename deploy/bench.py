@@ -76,7 +76,13 @@ def run_bench(config: BenchConfig, console: Console) -> dict[str, Any]:
         bundle.require_loops(k)
     steps = config.steps or bundle.steps
     probes = make_probes(
-        bundle.spec, bundle.horizon, max(_MIN_PROBES, config.batch), config.seed, config.data
+        bundle.spec,
+        bundle.horizon,
+        max(_MIN_PROBES, config.batch),
+        config.seed,
+        config.data,
+        bundle.manifest.told,
+        bundle.manifest.instructions,
     )
     facts = machine_and_versions()  # before the load of our own
     console.print(describe_machine(facts), highlight=False, soft_wrap=True)

@@ -4,6 +4,9 @@ A pure state machine over a clock that is passed in. Action i of a chunk is due 
 after its observation was made, so a chunk that arrives late starts at the action whose time it is.
 When the chunk has run out, the last action is held and counted: never "no command".
 
+A policy that knows what is in flight is told what the method `committed` returns when it is asked:
+`deploy/committed.py` shows the whole call.
+
 Shapes: H action horizon, A action dim.
 """
 
@@ -18,10 +21,15 @@ _TOLERANCE = 1e-6
 
 
 class ChunkPlayer:
-    """Holds the newest chunk. `held` counts calls past its end, `skipped` actions never played."""
+    """Holds the newest chunk. `held` counts calls past its end, `skipped` actions never played.
 
-    def __init__(self, control_period: float, clock: Clock) -> None:
+    informed: the policy is told what is in flight, and nothing was before the first chunk: that one
+    begins when it comes, because the robot stood still while it was made.
+    """
+
+    def __init__(self, control_period: float, clock: Clock, informed: bool = False) -> None:
         self._control_period = control_period
+        self._informed = informed
         self._clock = clock
         self._actions: np.ndarray | None = None
         self._observed_at = -math.inf
@@ -48,7 +56,21 @@ class ChunkPlayer:
             raise ValueError("a chunk needs at least one action.")
         if observed_at < self._observed_at:
             return
+        if self._informed and self._actions is None:
+            observed_at = self._clock.now
         self._actions, self._observed_at, self._next = actions, observed_at, 0
+
+    def committed(self, expected_delay_s: float, most: int) -> np.ndarray:
+        """The actions (n, A), n <= `most`, from the one due now on, that will be played before a
+        chunk can be there which is asked for now and takes `expected_delay_s`.
+
+        Expect the longest of the last few delays. One that comes earlier changes nothing; of one
+        that comes later the actions whose time has passed are skipped.
+        """
+        if self._actions is None:
+            return np.empty((0, 0), np.float32)
+        count = math.ceil(expected_delay_s / self._control_period - _TOLERANCE)
+        return self._actions[self._due() :][: max(0, min(count, most))]
 
     def action(self) -> np.ndarray:
         """The action (A,) due now; the last one when all have had their time.

@@ -5,7 +5,8 @@
         robot.play(chunk.actions)  # (H, A) float32, raw units
 
 A policy may be given the last `policy.spec.history` observations in one: keep them with an
-`observation_history.ObservationHistory`, which is the same for a policy without history.
+`observation_history.ObservationHistory`, which is the same for a policy without history. One whose
+spec has `committed` is told which actions are in flight: see `committed`.
 Imports numpy, pyzmq and msgspec only. One client belongs to one thread.
 """
 

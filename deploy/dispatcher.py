@@ -32,7 +32,7 @@ from loopdit.deploy.observation_check import check_observation
 from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode
 from loopdit.deploy.served_policy import Inference, ServedPolicy
 from loopdit.deploy.sessions import Refusal, Request, Sessions
-from loopdit.errors import ConfigError
+from loopdit.errors import ConfigError, ObservationError
 
 MAX_STEPS = 1000
 ACTION = "action"
@@ -140,6 +140,9 @@ class Dispatcher:
         refusal = self._sessions.finished(request)
         if refusal is not None:
             return self._refusals([refusal])
+        if isinstance(outcome, ObservationError):  # what it was told, not what it computed
+            asked = WireError(ErrorCode.UNSUPPORTED, str(outcome), obs.seq)
+            return [self._refuse(request.peer, asked)]
         fault = self._inference_fault(outcome)
         if isinstance(outcome, Exception) or fault:
             return [self._refuse(request.peer, WireError(ErrorCode.INTERNAL, fault, obs.seq))]

@@ -35,7 +35,8 @@ from loopdit.deploy.witness import Witness, witness_inputs
 from loopdit.errors import ConfigError
 from loopdit.machine import machine_and_versions
 from loopdit.policy import checkpoint as checkpoints
-from loopdit.policy.looped_policy import DEFAULT_STEPS, DEFAULT_TEMPERATURE, LoopedPolicy
+from loopdit.policy.looped_dit_config import ONE_WAY
+from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy
 
 _BACKEND = "onnxruntime"
 
@@ -49,8 +50,9 @@ class ExportConfig:
     loops: list[int] = option([], "each K to export; empty: 1 up to the checkpoint's deepest")
     default_loops: int = option(0, "the K to serve when nobody chooses; 0: the deepest exported")
     steps: int = option(DEFAULT_STEPS, "denoising steps to run when nobody chooses")
-    temperature: float = option(
-        DEFAULT_TEMPERATURE, "spread of the starting noise: 0 best guess, 1 a fair draw"
+    temperature: float | None = option(
+        None,
+        "spread of the starting noise: 0 best guess, 1 a fair draw; empty: the objective's own",
     )
     tolerance: float = option(1e-4, "largest difference from the reference, raw action units")
     data: str = option("", "episode store whose observations to compare on; empty: synthetic ones")
@@ -69,7 +71,7 @@ class ExportConfig:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {low}.")
         if not self.tolerance >= 0:
             raise ConfigError(f"tolerance={self.tolerance} must be 0 or more.")
-        if not 0 <= self.temperature <= 1:
+        if self.temperature is not None and not 0 <= self.temperature <= 1:
             raise ConfigError(f"temperature={self.temperature} must be from 0 to 1.")
 
 
@@ -77,12 +79,21 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
     """Write the bundle that `config` asks for. Raises LoopditError, leaving nothing behind."""
     source = checkpoints.load_checkpoint(config.checkpoint)
     policy = source.policy
+    policy.objective.predictions(config.steps)  # raises where the sampler has not so many
+    if policy.objective.needs_fresh_noise:
+        raise ConfigError(
+            f"{config.checkpoint} samples with noise at each step (policy.objective.sampler="
+            f"{policy.config.objective.sampler}), which a graph does not draw. Train with ddim."
+        )
+    if policy.config.topology != ONE_WAY:
+        raise ConfigError(
+            f"{config.checkpoint} has policy.topology={policy.config.topology}, which encodes "
+            f"nothing ahead: it is for comparisons, and has no graphs. Train one_way to export."
+        )
     loops = _chosen_loops(config, policy)
     with staged_bundle(config.out, config.overwrite) as staging:
         # Before the minutes of exporting: a data set that does not match is said at once.
-        probes = make_probes(
-            policy.spec, policy.horizon, config.observations, config.seed, config.data
-        )
+        probes = _probes(policy, config)
         checkpoints.copy_policy(config.checkpoint, staging)
         _export_graphs(policy, loops, staging, console)
         manifest = Manifest(
@@ -91,11 +102,13 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             loops=loops,
             default_loops=config.default_loops or loops[-1],
             steps=config.steps,
-            temperature=config.temperature,
+            temperature=policy.temperature if config.temperature is None else config.temperature,
             model_id=model_id(file_entry(staging / WEIGHTS).sha256, policy.spec),
             files={path.name: file_entry(path) for path in staging.iterdir()},
             normalisation=_for_people(policy),
             provenance=source.provenance,
+            instruction=policy.config.instruction,
+            instructions=tuple(policy.config.instructions),
             exported={"at": datetime.now(UTC).isoformat(timespec="seconds"), "opset": OPSET}
             | machine_and_versions(),
         )
@@ -108,6 +121,19 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             manifest = replace(manifest, latency=(_timed(staging, probes, config, loops),))
         write_manifest(staging, manifest)
     return Bundle.open(config.out)
+
+
+def _probes(policy: LoopedPolicy, config: ExportConfig) -> Probes:
+    vocabulary, kind = policy.config.vocabulary, policy.config.instruction
+    return make_probes(
+        policy.spec,
+        policy.horizon,
+        config.observations,
+        config.seed,
+        config.data,
+        lambda said: None if vocabulary is None else vocabulary.told(kind, said),
+        policy.config.instructions,
+    )
 
 
 def _for_people(policy: LoopedPolicy) -> dict[str, list[float | None]]:
@@ -187,7 +213,8 @@ def _prove(
 
 
 def _witness(policy: LoopedPolicy, manifest: Manifest, tolerance: float) -> Witness:
-    observation, noise = witness_inputs(policy.spec, policy.horizon)
+    told = manifest.told(next(iter(manifest.instructions), ""))
+    observation, noise = witness_inputs(policy.spec, policy.horizon, told)
     probe = Probes(observation, noise, "the witness")
     actions = reference_chunks(policy, probe, manifest.default_loops, manifest.steps)[0]
     rows = tuple(tuple(row) for row in actions.tolist())

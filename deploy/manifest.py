@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.witness import Witness
+from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION, Vocabulary
 
 FORMAT = "loopdit-bundle"
 FORMAT_VERSION = 1
@@ -33,7 +36,9 @@ class Manifest:
     temperature: spread of the starting noise, 0 for none.
     normalisation: statistics of what the graphs undo, for people; nothing reads it back.
     parity, latency: measured at export. witness: what every back end must repeat; None only while
-    the export has not proven itself. provenance: how the weights were trained.
+    the export has not proven itself. provenance: how the weights were trained. instruction: how
+    the policy is told its task ("words" or "task"), and the instructions it was trained with;
+    "none" and none where it has one task.
     """
 
     spec: PolicySpec
@@ -50,6 +55,17 @@ class Manifest:
     parity: Mapping[str, Any] = field(default_factory=dict[str, Any])
     witness: Witness | None = None
     latency: tuple[Mapping[str, Any], ...] = ()
+    instruction: str = NO_INSTRUCTION
+    instructions: tuple[str, ...] = ()
+
+    def told(self, instruction: str) -> np.ndarray | None:
+        """What the graphs are given for an instruction, None where they are told none.
+
+        Raises ObservationError for one that the policy cannot understand.
+        """
+        if self.instruction == NO_INSTRUCTION:
+            return None
+        return Vocabulary.of(self.instructions).told(self.instruction, instruction)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the format's name and version first."""
@@ -62,6 +78,7 @@ class Manifest:
             "default_loops": self.default_loops,
             "steps": self.steps,
             "temperature": self.temperature,
+            **self._task(),
             "spec": self.spec.to_dict(),
             "normalisation": dict(self.normalisation),
             "files": {
@@ -74,6 +91,11 @@ class Manifest:
             "provenance": dict(self.provenance),
             "exported": dict(self.exported),
         }
+
+    def _task(self) -> dict[str, Any]:
+        if self.instruction == NO_INSTRUCTION:
+            return {}  # as it was before there were instructions
+        return {"instruction": self.instruction, "instructions": list(self.instructions)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Manifest":
@@ -95,6 +117,8 @@ class Manifest:
             parity=data["parity"],
             witness=data["witness"] and Witness.from_dict(data["witness"]),
             latency=tuple(data["latency"]),
+            instruction=str(data.get("instruction", NO_INSTRUCTION)),
+            instructions=tuple(str(said) for said in data.get("instructions", ())),
         )
 
 

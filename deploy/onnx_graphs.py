@@ -1,9 +1,13 @@
 """Trace a policy into ONNX: `encode` and `denoise` for each K, all reading one weights file.
 
 Shapes: B batch (free), H horizon, A action dim, L = K * blocks, N observation tokens, d head size.
-    encode_k{K}:  every observation tensor (B, ...), raw units -> keys, values (L, B, heads, N, d)
+    encode_k{K}:  what the policy is given (B, ...), raw units -> keys, values (L, B, heads, N, d)
     denoise_k{K}: sample (B, H, A), t (B,), dt (B,), keys, values -> next_sample (B, H, A) in
                   normalised units, actions (B, H, A) in raw ones, clipped to the spec's limits
+
+Where cameras may be missing, `encode` also makes a mask (B, N) that `denoise` takes; where a chunk
+begins with the actions in flight, `denoise` takes those, raw, and `encode` does not. A back end
+goes by the names of a graph's inputs.
 
 A loop's weights are one initializer however often it is applied, and every initializer that is a
 weight points at its bytes in `model.safetensors`. For that the optimizer must fold everything but
@@ -26,9 +30,10 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
+from loopdit.datasets.spec import COMMITTED
 from loopdit.deploy.manifest import graph_name
 from loopdit.deploy.weights_file import WeightsFile
-from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.looped_policy import MASK, LoopedPolicy
 
 OPSET = 20
 _BATCH = "batch"
@@ -41,10 +46,12 @@ class _Encode(nn.Module):
         super().__init__()
         self.policy = policy
         self.loops = loops
-        self.names = [tensor.name for tensor in policy.spec.observations]
+        self.names = [tensor.name for tensor in policy.encode_inputs]
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        return self.policy.encode(dict(zip(self.names, tensors, strict=True)), self.loops)
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        context = self.policy.encode(dict(zip(self.names, tensors, strict=True)), self.loops)
+        made = (context.keys, context.values)
+        return made if context.mask is None else (*made, context.mask)
 
 
 class _Denoise(nn.Module):
@@ -53,10 +60,12 @@ class _Denoise(nn.Module):
         self.policy = policy
 
     def forward(
-        self, sample: Tensor, t: Tensor, dt: Tensor, keys: Tensor, values: Tensor
+        self, sample: Tensor, t: Tensor, dt: Tensor, keys: Tensor, values: Tensor, *told: Tensor
     ) -> tuple[Tensor, Tensor]:
-        after = self.policy.denoise_step(sample, t, dt, keys, values)
-        return after, self.policy.to_actions(after)
+        by_name = dict(zip(self.policy.denoise_inputs, told, strict=True))
+        context = self.policy.context(keys, values, by_name.get(MASK), by_name.get(COMMITTED))
+        after = self.policy.denoise_step(sample, t, dt, context)
+        return after, self.policy.to_actions(after, context)
 
 
 def export_encode(policy: LoopedPolicy, loops: int, weights: WeightsFile) -> Path:
@@ -64,9 +73,9 @@ def export_encode(policy: LoopedPolicy, loops: int, weights: WeightsFile) -> Pat
     example = _example_observation(policy)
     return _export(
         _Encode(policy, loops),
-        example,
-        inputs=[tensor.name for tensor in policy.spec.observations],
-        outputs=["keys", "values"],
+        tuple(example.values()),
+        inputs=list(example),
+        outputs=["keys", "values", *(name for name in policy.denoise_inputs if name == MASK)],
         # One tuple, because forward takes the tensors as *args.
         batch_axes=(tuple({0: _BATCH} for _ in example),),
         path=weights.path.parent / graph_name("encode", loops),
@@ -76,30 +85,38 @@ def export_encode(policy: LoopedPolicy, loops: int, weights: WeightsFile) -> Pat
 
 def export_denoise(policy: LoopedPolicy, loops: int, weights: WeightsFile) -> Path:
     """Write `denoise_k{loops}.onnx` beside the weights; returns its path."""
-    example = _example_observation(policy)
-    batch = len(example[0])
-    names = [tensor.name for tensor in policy.spec.observations]
     with torch.inference_mode():
-        keys, values = policy.encode(dict(zip(names, example, strict=True)), loops)
-    sample = torch.zeros(batch, policy.horizon, policy.spec.action.shape[0])
+        context = policy.encode(_example_observation(policy), loops)
+    batch, width = context.keys.shape[1], policy.spec.action.shape[0]
+    told = {
+        MASK: context.mask,
+        COMMITTED: torch.zeros(batch, policy.config.prefix, width + 1),
+    }
+    extra = [told[name] for name in policy.denoise_inputs]
+    sample = torch.zeros(batch, policy.horizon, width)
     first, second = {0: _BATCH}, {1: _BATCH}
+    kept = (context.keys.clone(), context.values.clone())
+    axes: tuple[Any, ...] = (first, first, first, second, second)
     return _export(
         _Denoise(policy),
-        (sample, torch.zeros(batch), torch.full((batch,), 0.1), keys.clone(), values.clone()),
-        inputs=["sample", "t", "dt", "keys", "values"],
+        (
+            *(sample, torch.zeros(batch), torch.full((batch,), 0.1), *kept),
+            *(tensor.clone() for tensor in extra if tensor is not None),
+        ),
+        inputs=["sample", "t", "dt", "keys", "values", *policy.denoise_inputs],
         outputs=["next_sample", "actions"],
-        batch_axes=(first, first, first, second, second),
+        batch_axes=(*axes, tuple(first for _ in extra)) if extra else axes,
         path=weights.path.parent / graph_name("denoise", loops),
         weights=weights,
     )
 
 
-def _example_observation(policy: LoopedPolicy) -> tuple[Tensor, ...]:
+def _example_observation(policy: LoopedPolicy) -> dict[str, Tensor]:
     """Zeros for a batch of 2: a batch of 1 would be traced as the constant 1."""
-    return tuple(
-        torch.zeros((2, *tensor.shape), dtype=getattr(torch, tensor.dtype))
-        for tensor in policy.spec.observations
-    )
+    return {
+        tensor.name: torch.zeros((2, *tensor.shape), dtype=getattr(torch, tensor.dtype))
+        for tensor in policy.encode_inputs
+    }
 
 
 def _export(

@@ -4,14 +4,16 @@ Shapes: N probes, O observed steps where the policy has history, H horizon, A ac
 is a function of its seed.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loopdit.datasets.spec import PolicySpec, TensorSpec
+from loopdit.datasets.spec import COMMITTED, PolicySpec, TensorSpec
 from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import StoreError
+from loopdit.policy.encoders.absent_cameras import AVAILABLE
+from loopdit.policy.encoders.vocabulary import INSTRUCTION
 
 
 @dataclass(frozen=True)
@@ -35,26 +37,54 @@ class Probes:
         return observations, self.noise[chosen]
 
 
-def make_probes(spec: PolicySpec, horizon: int, count: int, seed: int, data: str = "") -> Probes:
+Tell = Callable[[str], np.ndarray | None]  # what a policy is given for an instruction
+
+
+def make_probes(
+    spec: PolicySpec,
+    horizon: int,
+    count: int,
+    seed: int,
+    data: str = "",
+    tell: Tell = lambda instruction: None,
+    instructions: Sequence[str] = (),
+) -> Probes:
     """`count` probes: frames of the episode store `data`, or synthetic ones where it is "".
 
+    `tell` says what the policy is given for an instruction: those of the episodes, or for synthetic
+    observations `instructions` in turn.
     Raises StoreError and SpecMismatch for a store that cannot be read or records something else.
     """
     generator = np.random.default_rng(seed)
     if data:
-        observations, source = _recorded(spec, count, generator, data)
+        observations, said, source = _recorded(spec, count, generator, data)
     else:
-        observations = {t.name: _synthetic(t, count, generator) for t in spec.observations}
+        tensors = spec.without_committed().observations
+        observations = {t.name: _synthetic(t, count, generator) for t in tensors}
+        said = [instructions[i % len(instructions)] if instructions else "" for i in range(count)]
         source = "synthetic observations (no data= was given)"
+    if spec.committed is not None:
+        observations[COMMITTED] = _in_flight(spec, count, generator)
+    if spec.optional:  # one camera in turn is missing from every other probe
+        cameras = len(spec.cameras)
+        here = np.ones((count, cameras), bool)
+        odd = np.arange(1, count, 2)
+        here[odd, odd // 2 % cameras] = cameras == 1
+        observations[AVAILABLE] = here
+    told = [tell(instruction) for instruction in said]
+    given = [one for one in told if one is not None]
+    if given:
+        observations[INSTRUCTION] = np.stack(given)
     noise = generator.standard_normal((count, horizon, spec.action.shape[0]), dtype=np.float32)
     return Probes(observations, noise, source)
 
 
 def _recorded(
     spec: PolicySpec, count: int, generator: np.random.Generator, data: str
-) -> tuple[dict[str, np.ndarray], str]:
+) -> tuple[dict[str, np.ndarray], list[str], str]:
+    """Observations, their episodes' instructions, and where they come from."""
     store = EpisodeStore.open(data)
-    spec.without_history().require_equal(
+    spec.recorded.require_equal(
         store.spec,
         "the policy",
         f"the store {data}",
@@ -62,7 +92,9 @@ def _recorded(
     )
     if not store.episodes:
         raise StoreError(f"the store {data} has no episodes. Record some: policy-collect.")
+    tensors = spec.without_committed().observations
     frames: list[dict[str, np.ndarray]] = []
+    said: list[str] = []
     for _ in range(count):
         episode = int(generator.integers(len(store.episodes)))
         step = int(generator.integers(store.episodes[episode].length))
@@ -70,9 +102,19 @@ def _recorded(
         # The steps before it; before the episode's first, that one again, as in training.
         steps = np.maximum(np.arange(step - spec.history + 1, step + 1), 0)
         rows = steps if spec.history > 1 else step
-        frames.append({t.name: np.array(arrays[t.name][rows]) for t in spec.observations})
-    stacked = {t.name: np.stack([frame[t.name] for frame in frames]) for t in spec.observations}
-    return stacked, f"recorded observations from {data}"
+        frames.append({t.name: np.array(arrays[t.name][rows]) for t in tensors})
+        said.append(store.episodes[episode].instruction)
+    stacked = {t.name: np.stack([frame[t.name] for frame in frames]) for t in tensors}
+    return stacked, said, f"recorded observations from {data}"
+
+
+def _in_flight(spec: PolicySpec, count: int, generator: np.random.Generator) -> np.ndarray:
+    """(count, D, A + 1): none up to all of the actions that may be in flight."""
+    most = spec.max_committed
+    action = replace(spec.action, shape=(most, *spec.action.shape))
+    there = np.arange(most) < generator.integers(0, most, count, endpoint=True)[:, None]
+    committed = _synthetic(action, count, generator) * there[..., None]
+    return np.concatenate([committed, there[..., None]], axis=-1, dtype=np.float32)
 
 
 def _synthetic(tensor: TensorSpec, count: int, generator: np.random.Generator) -> np.ndarray:

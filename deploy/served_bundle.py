@@ -12,6 +12,8 @@ from loopdit.deploy.backends import Backend
 from loopdit.deploy.bundle import Bundle
 from loopdit.deploy.served_policy import Inference
 from loopdit.errors import ConfigError
+from loopdit.policy.encoders.absent_cameras import complete_observation
+from loopdit.policy.encoders.vocabulary import INSTRUCTION
 
 
 class ServedBundle:
@@ -27,15 +29,22 @@ class ServedBundle:
         self.steps = bundle.steps
         self._bundle = bundle
 
-    def infer(self, observation: Observation, *, seed: int, loops: int, steps: int) -> Inference:
+    def infer(
+        self, observation: Observation, *, seed: int, loops: int, steps: int, instruction: str = ""
+    ) -> Inference:
         """One observation, already checked against the spec -> actions (H, A) in raw units.
 
-        Raises BundleError for a K that was not exported, ConfigError for fewer than one step.
+        Raises BundleError for a K that was not exported, ConfigError for fewer than one step,
+        ObservationError for an instruction that the policy cannot understand.
         """
         self._bundle.require_loops(loops)
         if steps < 1:
             raise ConfigError(f"steps={steps} must be at least 1.")
-        batched = {name: value[None] for name, value in observation.items()}
+        told = self._bundle.manifest.told(instruction)
+        given = complete_observation(self.spec, observation)
+        if told is not None:
+            given[INSTRUCTION] = told
+        batched = {name: value[None] for name, value in given.items()}
         drawn = starting_noise(seed, 1, self.horizon, self.spec.action.shape[0])
         noise = np.float32(self._bundle.temperature) * drawn
         began = time.perf_counter_ns()
@@ -54,8 +63,9 @@ class ServedBundle:
     def warm_up(self) -> None:
         """Run each K once, so that no request pays for loading and packing."""
         blank = {t.name: np.zeros(t.shape, t.dtype) for t in self.spec.observations}
+        said = next(iter(self._bundle.manifest.instructions), "")
         for loops in self.loops:
-            self.infer(blank, seed=0, loops=loops, steps=1)
+            self.infer(blank, seed=0, loops=loops, steps=1, instruction=said)
 
 
 def starting_noise(seed: int, batch: int, horizon: int, action_dim: int) -> np.ndarray:

@@ -50,9 +50,12 @@ class ServedPolicy(Protocol):
         """Denoising steps when nobody says."""
         ...
 
-    def infer(self, observation: Observation, *, seed: int, loops: int, steps: int) -> Inference:
+    def infer(
+        self, observation: Observation, *, seed: int, loops: int, steps: int, instruction: str = ""
+    ) -> Inference:
         """One chunk for one observation (no batch axis), already checked against the spec, whose
-        shapes have the policy's history in them.
+        shapes have the policy's history in them. A policy of one task ignores the instruction;
+        another raises ObservationError for one that it cannot understand.
 
         The arrays are read-only views of the received message. Called from one thread at a time.
         The same arguments give the same actions; `seed` is any non-negative integer.

@@ -20,7 +20,7 @@ from loopdit.deploy.clock import Clock, MonotonicClock
 from loopdit.deploy.dispatcher import Dispatcher, Job, Reply
 from loopdit.deploy.protocol import encode
 from loopdit.deploy.served_policy import Inference, ServedPolicy
-from loopdit.errors import ConfigError, ServerError
+from loopdit.errors import ConfigError, ObservationError, ServerError
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
 _LOG = logging.getLogger(__name__)
@@ -185,7 +185,10 @@ class PolicyServer:
                     seed=request.noise_seed,
                     loops=job.loops,
                     steps=job.steps,
+                    instruction=request.obs.instruction,
                 )
+            except ObservationError as error:  # an instruction that this policy does not know
+                outcome = error
             except Exception as error:  # any: the request is answered INTERNAL, the others served
                 _LOG.exception("inference failed (seq %d)", request.obs.seq)
                 outcome = error

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from loopdit.datasets.spec import PolicySpec
+from loopdit.datasets.spec import COMMITTED, PolicySpec
+from loopdit.policy.encoders.absent_cameras import AVAILABLE
+from loopdit.policy.encoders.vocabulary import INSTRUCTION
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,27 @@ class Witness:
         )
 
 
-def witness_inputs(spec: PolicySpec, horizon: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def witness_inputs(
+    spec: PolicySpec, horizon: int, told: np.ndarray | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """One observation, each tensor (1, ...), and one noise (1, H, A) float32.
 
-    By formula, because numpy promises no random stream from one release to the next.
+    By formula, because numpy promises no random stream from one release to the next. `told` is what
+    the policy is given for an instruction, where it is told its task.
     """
     observation: dict[str, np.ndarray] = {}
     for tensor in spec.observations:
         index = np.arange(np.prod(tensor.shape, dtype=int), dtype=np.int64).reshape(tensor.shape)
         scaled = index * 37 % 256 if tensor.is_image else np.sin(index + 1.0)
+        if tensor.name == COMMITTED:  # the older half of those that there may be
+            scaled[:, -1] = np.arange(len(scaled)) < (len(scaled) + 1) // 2
+            scaled = scaled * scaled[:, -1:]
         observation[tensor.name] = scaled.astype(tensor.dtype)[None]
+    if spec.optional:  # all but the last of several cameras
+        cameras = np.arange(len(spec.cameras))
+        observation[AVAILABLE] = (cameras < max(1, len(cameras) - 1))[None]
+    if told is not None:
+        observation[INSTRUCTION] = told[None]
     size = spec.action.shape[0]
     wave = np.sqrt(2) * np.sin(np.arange(1, horizon * size + 1) ** 2)
     return observation, wave.astype(np.float32).reshape(1, horizon, size)

@@ -9,6 +9,8 @@ Knows nothing of tasks, cameras or Gymnasium.
 # pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import mujoco
 import numpy as np
@@ -115,11 +117,7 @@ class Arm:
         """Take an action (7,) as the command, without moving: the actuator targets (ramp, 7) of the
         physics steps that are to follow; the last one stays to the end of the control period."""
         limited = np.minimum(np.maximum(action, _ACTION_LOW), _ACTION_HIGH)
-        position = self.reference_position + limited[:3]
-        position = np.minimum(np.maximum(position, WORKSPACE_LOW_M), WORKSPACE_HIGH_M)
-        rotation = limited[3:6]
-        quaternion = multiply(quaternion_of(rotation), self.reference_quaternion)
-        quaternion /= np.linalg.norm(quaternion)
+        position, quaternion = self._commanded_by(limited)
         before = self._joint_targets
         after, residual = self._kinematics.solve(position, quaternion, before)
         self.rejected = residual >= _UNREACHABLE_M
@@ -132,6 +130,25 @@ class Arm:
         targets[:, :6] = before + (after - before) * self._ramp
         targets[:, 6] = limited[6] * FINGER_TRAVEL_M
         return targets
+
+    @contextmanager
+    def as_commanded(self, actions: np.ndarray) -> Generator[None]:
+        """Inside, the commanded pose is where the actions (n, 7) would bring it; nothing moves."""
+        before = self.reference_position, self.reference_quaternion
+        try:
+            for action in actions:
+                limited = np.minimum(np.maximum(action, _ACTION_LOW), _ACTION_HIGH)
+                self.reference_position, self.reference_quaternion = self._commanded_by(limited)
+            yield
+        finally:
+            self.reference_position, self.reference_quaternion = before
+
+    def _commanded_by(self, limited: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pose that an action (7,) within the limits commands: (3,) m and a quaternion."""
+        position = self.reference_position + limited[:3]
+        position = np.minimum(np.maximum(position, WORKSPACE_LOW_M), WORKSPACE_HIGH_M)
+        quaternion = multiply(quaternion_of(limited[3:6]), self.reference_quaternion)
+        return position, quaternion / np.linalg.norm(quaternion)
 
     @property
     def position(self) -> np.ndarray:

@@ -10,6 +10,7 @@ the commanded pose; gripper opening 0 closed to 1 open. Everything random comes 
 
 import hashlib
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,10 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def expert(self) -> Expert:
         """A scripted expert for the episode that just started."""
         return self.task.expert(self.arm)
+
+    def as_commanded(self, actions: np.ndarray) -> AbstractContextManager[None]:
+        """Inside, experts act as if the actions (n, 7) had moved the commanded pose already."""
+        return self.arm.as_commanded(actions)
 
     def idle(self, last: np.ndarray | None) -> np.ndarray:
         """The action (7,) that stays put and keeps the gripper as action `last` had it, or open."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loopdit.command import option
-from loopdit.deploy.chunk_execution import EXECUTIONS, make_execution
+from loopdit.deploy.chunk_execution import EXECUTIONS, require_execution
 from loopdit.deploy.dispatcher import MAX_STEPS
 from loopdit.envs.registry import ENV_NAMES
 from loopdit.envs.variation import FORMS as VARIATIONS
@@ -12,6 +12,8 @@ from loopdit.envs.variation import parse_variation
 from loopdit.errors import ConfigError
 from loopdit.eval.rollouts.delays import FORMS as DELAYS
 from loopdit.eval.rollouts.delays import parse_delay
+from loopdit.eval.rollouts.depth import FORMS as DEPTHS
+from loopdit.eval.rollouts.depth import parse_adaptive
 from loopdit.eval.rollouts.faults import FORMS as FAULTS
 from loopdit.eval.rollouts.faults import parse_faults
 from loopdit.eval.rollouts.policy_sources import SHIPPED
@@ -21,6 +23,9 @@ from loopdit.eval.seeds import EVALUATION_PURPOSES, FIRST_TEST_SEED, require_pur
 AUTO = "auto"
 # Least and most; a server does not do more denoising steps either.
 _WHOLE = {"loops": (1, None), "steps": (0, MAX_STEPS), "execute_horizon": (1, None)}
+
+# Axes of the comparison, the slowest first; `steps` and `loops` follow.
+_AXES = ("rate_hz", "variation", "fault", "execution", "execute_horizon", "delay", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,24 @@ class EvalConfig:
     policy: str = option(
         SHIPPED,
         "tcp://HOST:PORT, openpi://HOST:PORT, a bundle or checkpoint folder, shipped, expert, "
-        "zeros, random, untrained or replay (needs data=)",
+        "informed-expert (for execution=informed), zeros, random, untrained or replay (needs "
+        "data=)",
     )
     env: str = option(
         "lift",
         f"environment: {', '.join(ENV_NAMES)}; metaworld/reach-v3 and such, or tcp://HOST:PORT",
     )
     loops: list[int] = option([1, 2, 3, 4], "compute depths K to measure")
+    adaptive: list[str] = option(
+        ["none"], f"whether fewer loops than K do where they are enough, for checkpoints: {DEPTHS}"
+    )
     steps: Any = option([0], "denoising steps, one number or a list; 0 is the policy's default")
     delay: list[str] = option(["0"], f"control steps until a chunk comes: {DELAYS}")
-    execution: list[str] = option(["aligned"], f"how chunks are played: {', '.join(EXECUTIONS)}")
+    execution: list[str] = option(
+        ["aligned"],
+        f"how chunks are played: {', '.join(EXECUTIONS)} (of policies that are told what is in "
+        f"flight)",
+    )
     execute_horizon: list[int] = option(
         [8], "actions of a chunk that are executed before the next one"
     )
@@ -104,8 +117,7 @@ class EvalConfig:
     @property
     def axes(self) -> dict[str, list[Any]]:
         """What each field of a Condition takes, the slowest first; see `plan.combinations`."""
-        names = ("rate_hz", "variation", "fault", "execution", "execute_horizon", "delay")
-        axes: dict[str, list[Any]] = {name: list(getattr(self, name)) for name in names}
+        axes: dict[str, list[Any]] = {name: list(getattr(self, name)) for name in _AXES}
         return {**axes, "steps": self.all_steps, "loops": list(self.loops)}
 
     @property
@@ -125,9 +137,11 @@ class EvalConfig:
         for delay in self.delay:
             parse_delay(delay)
         for execution in self.execution:
-            make_execution(execution, 1)
+            require_execution(execution)
         for fault in self.fault:
             parse_faults(fault)
+        for adaptive in self.adaptive:
+            parse_adaptive(adaptive)
         for variation in self.variation:
             parse_variation(variation)
 

@@ -49,6 +49,7 @@ COMMAND = Command(
         "policy-eval policy=tcp://127.0.0.1:5555 loops=[1,2,3,4] episodes=50",
         "policy-eval policy=outputs/bundle env=lift videos=2 workers=2 out=outputs/eval",
         "policy-eval env=catch-roll loops=[3] delay=[0,1,2,3] execution=[aligned,naive]",
+        "policy-eval policy=informed-expert env=stack delay=[0,3,5] execution=[informed,aligned]",
         "policy-eval policy=replay data=lift.zarr out=outputs/eval append=true",
         "policy-eval env=lift loops=[4,1] episodes=auto",
         "policy-eval compare outputs/before outputs/after",

@@ -41,7 +41,7 @@ COMMAND = Command(
 _ORDER = (ERROR, UNSTABLE, FAILURE, SUCCESS)
 _ANY = -1
 _NUMBERS = ("loops", "steps", "rate_hz")
-_TEXTS = ("delay", "execution", "variation", "fault")
+_TEXTS = ("delay", "execution", "variation", "fault", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class ReplayConfig:
     rate_hz: float = option(-1.0, "only this many actions a second")
     variation: str = option("", "only under this variation")
     fault: str = option("", "only under this fault")
+    adaptive: str = option("", "only with this rule for fewer loops than K")
     video: bool = option(False, f"make a video of each that is played, in {VIDEOS}/")
 
 

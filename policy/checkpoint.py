@@ -28,7 +28,7 @@ from loopdit.policy.checkpoint_files import (
     read_manifest,
     replace_checkpoint,
 )
-from loopdit.policy.looped_dit import LoopedDiTConfig
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
 
 __all__ = ["MANIFEST", "TRAINING_STATE", "WEIGHTS"]
@@ -135,7 +135,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     manifest, files = read_checkpoint(folder, [WEIGHTS])
     try:
         spec = PolicySpec.from_dict(manifest["spec"])
-        policy = LoopedPolicy(spec, LoopedDiTConfig(**manifest["policy"]))
+        policy = LoopedPolicy(spec, LoopedDiTConfig.from_dict(manifest["policy"]))
         policy.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
         provenance = manifest["provenance"]
     except LoopditError:

@@ -1,16 +1,27 @@
 """The looped diffusion transformer: a few blocks applied K times, from observation to chunk.
 
-Shapes: B batch, O observed steps, N observation tokens (of all cameras and steps), H action
-horizon, A action dim, D width, K loops, L = K * blocks. Where O is one, its axis is left out.
-Everything here is in normalised units; `looped_policy` owns raw ones.
+Shapes: B batch, O observed steps, C cameras, N observation tokens (of all cameras and steps), H
+action horizon, A action dim, F actions in flight, D width, K loops, L = K * blocks. Where O is one,
+its axis is left out. Everything here is in normalised units; `looped_policy` owns raw ones.
 
 Attention is one way: observation tokens attend to themselves, action tokens to all. So the
 observation depends on neither the noise nor the time, and is encoded once per control step: its
 keys and values for each (loop, block) are kept, and a denoising step runs the action tokens alone.
 
+The paper's dense canvas is the other topology: all tokens are one stream, at the sample's time, and
+run in each denoising step. It is there to be compared with.
+
 Any K from 1 to `max_loops` is an exit of the same pass: loop k of a deep pass is loop k of a
 shallow one. Training supervises all exits at once and distils the deepest into the shallower
 (arXiv 2604.09168), because drawing one K a step starves the shallow ones.
+
+Actions in flight are those that will be executed before the chunk comes. They are the beginning of
+the chunk, clean where the rest is noise, and the diffusion time enters each token by itself: a
+token's condition is the mean over its actions, of which the committed ones are at the end of time
+(training-time action conditioning, arXiv 2512.05964). So a chunk continues them, and joining it to
+the one that is playing needs no guidance at run time.
+
+A camera that is not there is masked: its tokens are attended to by nothing.
 
 With history, each observed step becomes the same tokens by the same encoders, and learns its place
 in time. A step that is not seen (history dropout, while training) keeps its place and loses its
@@ -19,73 +30,85 @@ robot, and seen.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from loopdit.command import option
-from loopdit.errors import ConfigError
-from loopdit.policy.block import HEAD_SIZE, AdaLNBlock
-from loopdit.policy.flow_matching import CLEAN, interpolate
-from loopdit.policy.image_encoder import TOKENS_PER_CAMERA, KeypointEncoder
+from loopdit.policy.block import AdaLNBlock
+from loopdit.policy.encoders.images import make_encoder
+from loopdit.policy.encoders.words import make_instruction_encoder
+from loopdit.policy.fixed_point.injection import InputInjection
+from loopdit.policy.looped_dit_config import DENSE, LoopedDiTConfig
+from loopdit.policy.loops.truncation import cut
+from loopdit.policy.objectives.objective import CLEAN
 
 _TIME_FREQUENCIES = 64
 
 
-@dataclass(frozen=True)
-class LoopedDiTConfig:
-    """The size of the model; what it sees and commands comes from the data's spec."""
+class Inputs(NamedTuple):
+    """One batch of observations in normalised units.
 
-    width: int = option(128, "width of every token, a multiple of 32")
-    blocks: int = option(1, "blocks in the shared stack")
-    max_loops: int = option(4, "how often the stack is applied at most; any fewer can be served")
-    action_horizon: int = option(16, "actions in a chunk")
-    actions_per_token: int = option(4, "consecutive actions that share a token")
-    history: int = option(1, "observations the policy is given, the latest and those before it")
+    frames: each camera's (B, O, 3, S, S). proprio (B, O, P). seen (B, O) bool: all steps where it
+    is None. available (B, C) bool: all cameras where it is None. told, of a policy that is told its
+    task: words (B, W) or the task's number (B,), int64. committed (B, F, A + 1), of one whose chunk
+    begins with the actions in flight: those, oldest first, and 1 where there is one, else zeros.
+    """
 
-    def __post_init__(self) -> None:
-        if self.width < HEAD_SIZE or self.width % HEAD_SIZE:
-            below = max(1, self.width // HEAD_SIZE) * HEAD_SIZE
-            raise ConfigError(
-                f"policy.width={self.width} is not a multiple of {HEAD_SIZE}, the head size. "
-                f"Use {below} or {below + HEAD_SIZE}."
-            )
-        for name in ("blocks", "max_loops", "action_horizon", "history"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"policy.{name}={getattr(self, name)} must be at least 1.")
-        if self.actions_per_token < 1 or self.action_horizon % self.actions_per_token:
-            raise ConfigError(
-                f"policy.actions_per_token={self.actions_per_token} does not divide "
-                f"policy.action_horizon={self.action_horizon}."
-            )
+    frames: Sequence[Tensor]
+    proprio: Tensor
+    seen: Tensor | None = None
+    available: Tensor | None = None
+    told: Tensor | None = None
+    committed: Tensor | None = None
 
 
-class ExitLosses(NamedTuple):
-    """Of each exit, (max_loops,): what training minimises, and the mean squared error to the
-    demonstrations, which is comparable between exits and carries no gradient."""
+class Context(NamedTuple):
+    """An observation as the action tokens see it.
 
-    objective: Tensor
-    error: Tensor
+    keys, values (L, B, heads, N, d). mask (B, N) bool: tokens that may be attended to, all where
+    it is None. committed as in `Inputs`. With the dense topology keys are the observation tokens as
+    they enter the first loop, (K, B, 1, N, D), and values are not looked at.
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None = None
+    committed: Tensor | None = None
 
 
 class LoopedDiT(nn.Module):
-    """An action chunk from an observation and a noisy chunk, at every depth 1..`max_loops`."""
+    """An action chunk from an observation and a noisy chunk, at every depth 1..`max_loops`.
+
+    `cameras` has the side of each camera's frames in pixels.
+    """
 
     frequencies: Tensor
     history_position: nn.Parameter | None
 
     def __init__(
-        self, config: LoopedDiTConfig, cameras: int, proprio_dim: int, action_dim: int
+        self, config: LoopedDiTConfig, cameras: Sequence[int], proprio_dim: int, action_dim: int
     ) -> None:
         super().__init__()
         width = config.width
         self.config = config
-        self.cameras = nn.ModuleList(KeypointEncoder(width) for _ in range(cameras))
+        encoders = [
+            make_encoder(
+                config.encoder, width, size, config.encoder_frozen, config.backbone or None
+            )
+            for size in cameras
+        ]
+        self.cameras = nn.ModuleList(encoders)
         self.proprio = nn.Linear(proprio_dim, width)
-        tokens = cameras * TOKENS_PER_CAMERA + 1
+        self.instruction = (
+            None
+            if config.vocabulary is None
+            else make_instruction_encoder(config.instruction, width, config.vocabulary)
+        )
+        self.camera_tokens = [encoder.tokens for encoder in encoders]
+        tokens = sum(self.camera_tokens) + 1
         self.observation_position = nn.Parameter(0.02 * torch.randn(tokens, width))
         # Oldest first. Without history there is none, nor a random number drawn for it.
         self.history_position = (
@@ -106,111 +129,143 @@ class LoopedDiT(nn.Module):
         self.register_buffer("frequencies", 1000 * torch.exp(-math.log(1e4) * exponents))
         self.loop_embedding = nn.Parameter(torch.zeros(config.max_loops, width))
         self.blocks = nn.ModuleList(AdaLNBlock(width) for _ in range(config.blocks))
+        self.injection = InputInjection(width) if config.injection else None
         self.out_norm = nn.LayerNorm(width)
         self.action_out = nn.Linear(width, group * action_dim)
 
-    def encode(
-        self, frames: list[Tensor], proprio: Tensor, loops: int, seen: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Each camera's frames (B, O, 3, S, S), proprio (B, O, P) -> keys, values
-        (L, B, heads, N, d). `seen` (B, O) bool: all steps where it is None."""
-        tokens = self._observation_tokens(frames, proprio, seen)
-        condition = self._condition(torch.full((1,), CLEAN, device=tokens.device))
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
+    def encode(self, inputs: Inputs, loops: int, truncate: int = 0) -> Context:
+        """The observation's keys and values for K = `loops`, and what denoising needs besides.
+
+        `truncate`: how many of the last loops carry gradient, 0 for all.
+        """
+        tokens, mask = self.observation_tokens(inputs)
+        if self.config.topology == DENSE:
+            kept = tokens[None, :, None].expand(loops, -1, -1, -1, -1)
+            return Context(kept, kept, mask, inputs.committed)
+        keys, values = zip(*self.encode_loops(tokens, mask, loops, truncate), strict=True)
+        return Context(torch.cat(keys), torch.cat(values), mask, inputs.committed)
+
+    def encode_loops(
+        self, tokens: Tensor, mask: Tensor | None, loops: int, truncate: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keys and values (blocks, B, heads, N, d) of one loop after the other, from what
+        `observation_tokens` made."""
+        condition = self.condition(torch.full((1,), CLEAN, device=tokens.device))
+        bias = None if mask is None else mask[:, None, None]
+        modulations = [block.modulate(condition) for block in self.stack]
+        first = tokens
         for loop in range(loops):
-            tokens = tokens + self.loop_embedding[loop]
-            for block in self.blocks:
-                tokens, (key, value) = block(tokens, condition)
-                keys.append(key)
-                values.append(value)
-        return torch.stack(keys), torch.stack(values)
+            tokens = self._loop_input(tokens, first, loop, loops - truncate if truncate else 0)
+            made: list[tuple[Tensor, Tensor]] = []
+            for block, modulation in zip(self.stack, modulations, strict=True):
+                tokens, key_value = block.run(tokens, modulation, bias=bias)
+                made.append(key_value)
+            keys, values = zip(*made, strict=True)
+            yield torch.stack(keys), torch.stack(values)
 
-    def predict(self, sample: Tensor, times: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """The chunk (B, H, A) that `sample` (B, H, A) at `times` (B,) is on the way to.
+    def predict(self, sample: Tensor, times: Tensor, context: Context) -> Tensor:
+        """What the model says of `sample` (B, H, A) at `times` (B,): (B, H, A).
 
-        K is how many loops `keys` and `values` were encoded for.
+        With flow matching it is the chunk that the sample is on the way to. K is how many loops
+        `context` was encoded for.
         """
-        *_, tokens = self._loop(sample, times, keys, values)
-        return self._chunk(tokens)
+        *_, output = self.exits(sample, times, context)
+        return output
 
-    def loss(
-        self,
-        frames: list[Tensor],
-        proprio: Tensor,
-        chunk: Tensor,
-        valid: Tensor,
-        noise: Tensor,
-        times: Tensor,
-        distill: float,
-        seen: Tensor | None = None,
-    ) -> ExitLosses:
-        """How far each exit's predicted chunk is from the demonstrated one, normalised units.
-
-        chunk (B, H, A) is the demonstrated one; valid (B, H) marks actions inside the episode;
-        `seen` as in `encode`.
-        The model sees the point at `times` (B,) of the line from `noise` (B, H, A) to it.
-        `distill` in [0, 1) is the share of a shallower exit's target that is the deepest exit's
-        own prediction rather than the demonstration: the same optimum with less noise.
-        """
-        keys, values = self.encode(frames, proprio, self.config.max_loops, seen)
-        passes = self._loop(interpolate(noise, chunk, times), times, keys, values)
-        exits = [self._chunk(tokens).to(chunk.dtype) for tokens in passes]  # from bf16, if it is
-        mixed = torch.lerp(chunk, exits[-1].detach(), distill)
-        targets = [mixed] * (len(exits) - 1) + [chunk]
-        weight = valid[..., None].to(chunk.dtype)
-        count = weight.sum() * chunk.shape[-1]
-
-        def mean_square(difference: Tensor) -> Tensor:
-            """(max_loops, B, H, A) -> (max_loops,)."""
-            return (weight * difference.square()).sum((1, 2, 3)) / count
-
-        predicted = torch.stack(exits)
-        return ExitLosses(
-            objective=mean_square(predicted - torch.stack(targets)),
-            error=mean_square(predicted.detach() - chunk),
-        )
-
-    def _observation_tokens(
-        self, frames: list[Tensor], proprio: Tensor, seen: Tensor | None
-    ) -> Tensor:
-        """See `encode` -> (B, N, D), the tokens of the oldest step first."""
-        if self.history_position is None:
-            parts = [encoder(frames[i]) for i, encoder in enumerate(self.cameras)]
-            parts.append(self.proprio(proprio)[:, None])
-            return torch.cat(parts, dim=1) + self.observation_position
-        steps = (-1, self.config.history)
-        parts = [
-            encoder(frames[i].flatten(0, 1)).unflatten(0, steps)
-            for i, encoder in enumerate(self.cameras)
-        ]
-        parts.append(self.proprio(proprio)[:, :, None])
-        tokens = torch.cat(parts, dim=2)  # (B, O, N / O, D)
-        if seen is not None:
-            tokens = tokens * seen[..., None, None].to(tokens.dtype)
-        return (tokens + self.observation_position + self.history_position[:, None]).flatten(1, 2)
-
-    def _loop(
-        self, sample: Tensor, times: Tensor, keys: Tensor, values: Tensor
+    def exits(
+        self, sample: Tensor, times: Tensor, context: Context, truncate: int = 0
     ) -> Iterator[Tensor]:
-        """The action tokens after each loop."""
+        """What `predict` gives at each depth 1, 2, ... that `context` was encoded for."""
+        sample, condition = self._with_committed(sample, times, context.committed)
         group = self.config.actions_per_token
         grouped = sample.unflatten(1, (-1, group)).flatten(2)  # (B, H / group, group * A)
         tokens = self.action_in(grouped) + self.action_position
-        condition = self._condition(times)
-        depth = len(self.blocks)
-        for loop in range(len(keys) // depth):
-            tokens = tokens + self.loop_embedding[loop]
-            for i, block in enumerate(self.blocks, loop * depth):
-                tokens, _ = block(tokens, condition, (keys[i], values[i]))
-            yield tokens
+        bias = None
+        if context.mask is not None:
+            own = context.mask.new_ones(len(sample), tokens.shape[1])
+            bias = torch.cat([context.mask, own], 1)[:, None, None]  # (B, 1, 1, N + H / group)
+        modulations = [block.modulate(condition) for block in self.stack]
+        dense = self.config.topology == DENSE
+        observed = context.keys.shape[3] if dense else 0
+        if dense:  # one stream, all of it at the sample's time
+            tokens = torch.cat([context.keys[0, :, 0], tokens], dim=1)
+        first, depth = tokens, 1 if dense else len(self.blocks)
+        loops = len(context.keys) // depth
+        for loop in range(loops):
+            tokens = self._loop_input(tokens, first, loop, loops - truncate if truncate else 0)
+            for i, (block, modulation) in enumerate(zip(self.stack, modulations, strict=True)):
+                at = loop * depth + i
+                kept = None if dense else (context.keys[at], context.values[at])
+                tokens, _ = block.run(tokens, modulation, kept, bias)
+            output = self.action_out(self.out_norm(tokens[:, observed:]))
+            yield output.unflatten(-1, (group, -1)).flatten(1, 2)  # (B, H, A)
 
-    def _chunk(self, tokens: Tensor) -> Tensor:
-        """Action tokens (B, H / group, D) -> actions (B, H, A)."""
-        grouped = self.action_out(self.out_norm(tokens))
-        return grouped.unflatten(-1, (self.config.actions_per_token, -1)).flatten(1, 2)
+    @property
+    def stack(self) -> list[AdaLNBlock]:
+        """The blocks of one loop."""
+        return cast(list[AdaLNBlock], list(self.blocks))
 
-    def _condition(self, times: Tensor) -> Tensor:
+    def _loop_input(self, tokens: Tensor, first: Tensor, loop: int, from_loop: int) -> Tensor:
+        """What loop `loop` is given: gradient is cut before loop `from_loop`."""
+        if loop and loop == from_loop:
+            tokens = cut(tokens, first)
+        if loop and self.injection is not None:
+            tokens = self.injection(tokens, first)
+        return tokens + self.loop_embedding[loop]
+
+    def observation_tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D), the tokens of the oldest step first and the task's last; the mask (B, N)."""
+        if self.history_position is None:
+            parts = [encoder(frames) for encoder, frames in self._framed(inputs)]
+            parts.append(self.proprio(inputs.proprio)[:, None])
+            tokens = torch.cat(parts, dim=1) + self.observation_position
+        else:
+            steps = (-1, self.config.history)
+            parts = [
+                encoder(frames.flatten(0, 1)).unflatten(0, steps)
+                for encoder, frames in self._framed(inputs)
+            ]
+            parts.append(self.proprio(inputs.proprio)[:, :, None])
+            seen = torch.cat(parts, dim=2)  # (B, O, N / O, D)
+            if inputs.seen is not None:
+                seen = seen * inputs.seen[..., None, None].to(seen.dtype)
+            placed = seen + self.observation_position + self.history_position[:, None]
+            tokens = placed.flatten(1, 2)
+        mask = self._mask(inputs.available)
+        if self.instruction is not None:
+            assert inputs.told is not None, "a policy that is told its task needs to be told"
+            tokens = torch.cat([tokens, self.instruction(inputs.told)], dim=1)
+            if mask is not None:
+                mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        return tokens, mask
+
+    def _framed(self, inputs: Inputs) -> Iterator[tuple[nn.Module, Tensor]]:
+        return zip(self.cameras, inputs.frames, strict=True)
+
+    def _mask(self, available: Tensor | None) -> Tensor | None:
+        """(B, C) -> (B, N) without the task's token."""
+        if available is None:
+            return None
+        each = [available[:, [i]].expand(-1, n) for i, n in enumerate(self.camera_tokens)]
+        step = torch.cat([*each, available.new_ones(len(available), 1)], dim=1)
+        return step.repeat(1, self.config.history)
+
+    def _with_committed(
+        self, sample: Tensor, times: Tensor, committed: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The sample with what is committed in its place, and the condition (B, 1 or N, D)."""
+        noisy = self.condition(times)
+        if committed is None:
+            return sample, noisy
+        rest = self.config.action_horizon - committed.shape[1]
+        padded = functional.pad(committed, (0, 0, 0, rest))  # (B, H, A + 1)
+        known = padded[..., -1:]  # (B, H, 1)
+        sample = torch.where(known > 0, padded[..., :-1], sample)
+        share = known.unflatten(1, (-1, self.config.actions_per_token)).mean(2)  # (B, H / group, 1)
+        clean = self.condition(torch.full_like(times, CLEAN))
+        return sample, torch.lerp(noisy, clean, share)
+
+    def condition(self, times: Tensor) -> Tensor:
         """Times (B,) -> condition (B, 1, D): one for all tokens of a sample."""
         angles = times[:, None] * self.frequencies
         return self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))[:, None]

@@ -1,20 +1,43 @@
 """The policy as robots know it: raw observations in, raw action chunks out, at any depth.
 
-Shapes: B batch, O observed steps (an axis where the policy has history), H action horizon, A action
-dim, K loops, L = K * blocks. This float32 module is the reference that every exported graph and
-every back end is compared with.
+Shapes: B batch, O observed steps (an axis where the policy has history), C cameras, H action
+horizon, A action dim, F actions in flight, K loops, L = K * blocks. This float32 module is the
+reference that every exported graph and every back end is compared with.
+
+An observation is a mapping of the spec's tensors, batched. Beside them it has INSTRUCTION where the
+policy is told its task (what `Vocabulary.told` makes of the instruction), and AVAILABLE (B, C) bool
+where cameras may be missing. COMMITTED is in the spec of a policy that knows what is in flight.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from loopdit.datasets.spec import PROPRIO, PolicySpec
-from loopdit.policy.flow_matching import euler_step, integrate, sample_times
-from loopdit.policy.looped_dit import ExitLosses, LoopedDiT, LoopedDiTConfig
+from loopdit.datasets.spec import (
+    COMMITTED,
+    FROM_COMMITTED,
+    FROM_OBSERVATION,
+    PROPRIO,
+    PolicySpec,
+    TensorSpec,
+)
+from loopdit.policy.encoders.absent_cameras import AVAILABLE
+from loopdit.policy.encoders.pretrained import PretrainedEncoder
+from loopdit.policy.encoders.vocabulary import INSTRUCTION
+from loopdit.policy.looped_dit import Context, Inputs, LoopedDiT
+from loopdit.policy.looped_dit_config import ROLLED, LoopedDiTConfig
 from loopdit.policy.normalizer import Normalizer
+from loopdit.policy.objectives.depth import DepthPlan, ExitLosses, objective_losses
+from loopdit.policy.objectives.gripper import gripper_ends, gripper_mask, with_gripper
+from loopdit.policy.objectives.objective import BCE, DIFFUSIONS, Objective
+from loopdit.policy.objectives.registry import make_objective
+from loopdit.policy.rolled_proprio import ProprioRoller
+
+MASK = "mask"
 
 # Euler steps of the sampler where nobody says otherwise.
 DEFAULT_STEPS = 10
@@ -30,32 +53,71 @@ class Draws(NamedTuple):
     """What chance decides about a batch in training.
 
     The starting noise (B, H, A) and its times (B,), the noise on the proprio (B, O, P): standard
-    normal and in [0, 1]. Drawn before the losses, so that a batch may be split after it.
+    normal and in [0, 1]. committed (B,) in [0, 1) decides how many actions are in flight, of a
+    policy that is told of them. Drawn before the losses, so that a batch may be split after it.
     """
 
     noise: Tensor
     times: Tensor
     proprio: Tensor
+    committed: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> "Draws":
         """Those of the windows from `start` to below `stop`."""
-        return Draws(*(values[start:stop] for values in self))
+        return Draws(*(None if values is None else values[start:stop] for values in self))  # pyright: ignore[reportArgumentType] - only the last may be None
+
+    def blank(self) -> "Draws":
+        """No noise, at time 0, on the same windows with the same actions in flight."""
+        noise, times, proprio = (
+            torch.zeros_like(values) for values in (self.noise, self.times, self.proprio)
+        )
+        return Draws(noise, times, proprio, self.committed)
 
 
 class LoopedPolicy(nn.Module):
     """A normaliser around a looped DiT, for one spec.
 
-    `spec` is of the policy: with the history that `config` asks for, whatever it was given.
+    `spec` is of the policy: with the history and the actions in flight that `config` asks for,
+    whatever it was given.
     """
 
     def __init__(self, spec: PolicySpec, config: LoopedDiTConfig) -> None:
         super().__init__()
-        self.spec = spec.without_history().with_history(config.history)
+        self.spec = policy_spec(spec, config)
         self.config = config
         self.normalizer = Normalizer(self.spec)
+        self.roller: nn.Module | None = None
+        if config.in_flight and config.told == ROLLED:
+            self.roller = ProprioRoller(self.spec.recorded)
         self.model = LoopedDiT(
-            config, len(spec.cameras), spec.proprio.shape[-1], spec.action.shape[-1]
+            config,
+            [camera.shape[-2] for camera in spec.cameras],
+            spec.proprio.shape[-1],
+            spec.action.shape[-1],
         )
+
+        backbones = [e for e in self.model.cameras if isinstance(e, PretrainedEncoder)]
+        if backbones:  # so that a robot needs the checkpoint alone, and not the backbone's files
+            self.config = replace(config, backbone=backbones[0].configuration)
+        self._objective = make_objective(config.objective)
+        if config.objective.gripper == BCE:
+            mask = gripper_mask(self.spec, config.objective.gripper_labels)
+            self.register_buffer("gripper_mask", mask, persistent=False)
+            self.register_buffer("gripper_ends", gripper_ends(self.spec), persistent=False)
+
+    @property
+    def objective(self) -> Objective:
+        """What the model is trained to say, and how chunks are sampled."""
+        if self.config.objective.gripper != BCE:
+            return self._objective
+        ends = self.normalizer.chunk(self.get_buffer("gripper_ends"))
+        settled = self.config.objective.gripper_settled
+        return with_gripper(self._objective, self.get_buffer("gripper_mask"), ends, settled)
+
+    @property
+    def temperature(self) -> float:
+        """Spread of the starting noise where nobody chooses."""
+        return 1.0 if self.config.objective.kind in DIFFUSIONS else DEFAULT_TEMPERATURE
 
     @property
     def horizon(self) -> int:
@@ -67,19 +129,43 @@ class LoopedPolicy(nn.Module):
         """The deepest K."""
         return self.config.max_loops
 
-    def encode(self, observation: Mapping[str, Tensor], loops: int) -> tuple[Tensor, Tensor]:
-        """Raw batched observation -> keys and values, each (L, B, heads, N, d), for K = `loops`."""
-        frames, proprio = self._normalized(observation)
-        return self.model.encode(frames, proprio, loops)
+    @property
+    def encode_inputs(self) -> tuple[TensorSpec, ...]:
+        """What `encode` reads of an observation, without the batch axis."""
+        read = [t for t in self.spec.observations if t.name != COMMITTED or not self.config.prefix]
+        if self.config.optional_cameras:
+            read.append(TensorSpec(AVAILABLE, (len(self.spec.cameras),), "bool"))
+        if self.config.vocabulary is not None:
+            shape = self.config.vocabulary.told_shape(self.config.instruction)
+            read.append(TensorSpec(INSTRUCTION, shape, "int64"))
+        return tuple(read)
 
-    def denoise_step(
-        self, sample: Tensor, t: Tensor, dt: Tensor, keys: Tensor, values: Tensor
-    ) -> Tensor:
-        """One Euler step of the sample (B, H, A) from time t (B,) to t + dt, normalised units."""
-        return euler_step(sample, self.model.predict(sample, t, keys, values), t, dt)
+    @property
+    def denoise_inputs(self) -> tuple[str, ...]:
+        """What `context` takes beside keys and values: MASK, which encoding makes, and COMMITTED,
+        which is observed."""
+        optional = MASK if self.config.optional_cameras else ""
+        return tuple(n for n in (optional, COMMITTED if self.config.prefix else "") if n)
 
-    def to_actions(self, sample: Tensor) -> Tensor:
+    def context(
+        self, keys: Tensor, values: Tensor, mask: Tensor | None, committed: Tensor | None
+    ) -> Context:
+        """What denoising needs, of `encode`'s tensors and the raw actions in flight (B, F, A + 1)
+        of a policy whose chunk begins with them."""
+        return Context(keys, values, mask, self._told(committed))
+
+    def encode(self, observation: Mapping[str, Tensor], loops: int) -> Context:
+        """Raw batched observation -> what denoising needs of it, for K = `loops`."""
+        return self.model.encode(self.normalized(observation), loops)
+
+    def denoise_step(self, sample: Tensor, t: Tensor, dt: Tensor, context: Context) -> Tensor:
+        """One step of the sample (B, H, A) from time t (B,) to t + dt, normalised units."""
+        return self.objective.step(lambda x, at: self.model.predict(x, at, context), sample, t, dt)
+
+    def to_actions(self, sample: Tensor, context: Context | None = None) -> Tensor:
         """A sample at time 1 (B, H, A) -> raw actions (B, H, A) within the spec's limits."""
+        if context is not None and context.committed is not None:
+            sample = with_prefix(sample, context.committed)
         return self.normalizer.raw_chunk(sample)
 
     @torch.inference_mode()
@@ -89,13 +175,17 @@ class LoopedPolicy(nn.Module):
         noise: Tensor,
         loops: int,
         steps: int = DEFAULT_STEPS,
+        fresh: Tensor | None = None,
     ) -> Tensor:
-        """Raw batched observation and noise (B, H, A) -> raw actions (B, H, A)."""
-        keys, values = self.encode(observation, loops)
-        sample = integrate(
-            lambda sample, t: self.model.predict(sample, t, keys, values), noise, steps
+        """Raw batched observation and noise (B, H, A) -> raw actions (B, H, A).
+
+        `fresh` (steps, B, H, A) is the noise of a sampler that draws some at each step.
+        """
+        context = self.encode(observation, loops)
+        sample = self.objective.sample(
+            lambda x, t: self.model.predict(x, t, context), noise, steps, fresh
         )
-        return self.to_actions(sample)
+        return self.to_actions(sample, context)
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """For `count` windows, on the generator's device."""
@@ -104,8 +194,11 @@ class LoopedPolicy(nn.Module):
         proprio = (count, *self.spec.proprio.shape)
         return Draws(
             noise=torch.randn(chunk, generator=generator, device=device),
-            times=sample_times(count, generator),
+            times=self._objective.levels(count, generator),
             proprio=torch.randn(proprio, generator=generator, device=device),
+            committed=torch.rand(count, generator=generator, device=device)
+            if self.config.in_flight
+            else None,
         )
 
     def losses(
@@ -117,25 +210,84 @@ class LoopedPolicy(nn.Module):
         distill: float,
         proprio_noise: float = 0.0,
         seen: Tensor | None = None,
+        plan: DepthPlan | None = None,
+        truncate: int = 0,
     ) -> ExitLosses:
         """Training losses of each exit, from raw observations and actions (B, H, A).
 
+        valid (B, H) marks actions inside the episode; those that are committed are not learned
+        from, because the policy is told them.
+        `distill` in [0, 1) is the share of a shallower exit's target that is the deepest exit's
+        own prediction rather than the demonstration: the same optimum with less noise.
         `seen` (B, O) bool hides past observations where it is false (see `training/augmentation`).
         `proprio_noise` (in normalised units) keeps the policy from reading its next action off
         its own pose to a precision that a real arm does not have.
+        `plan` says which loops are run and supervised: all where it is None. `truncate`: how many
+        of the last loops carry gradient, 0 for all.
         """
-        frames, proprio = self._normalized(observation)
+        loops, only = plan or DepthPlan(self.max_loops, None)
+        inputs = self.normalized(observation)._replace(seen=seen)
         if proprio_noise:
-            proprio = proprio + proprio_noise * draws.proprio
+            inputs = inputs._replace(proprio=inputs.proprio + proprio_noise * draws.proprio)
         chunk = self.normalizer.chunk(actions)
-        noise, times = draws.noise, draws.times
-        return self.model.loss(frames, proprio, chunk, valid, noise, times, distill, seen)
+        objective, noise, level = self.objective, draws.noise, draws.times
+        context = self.model.encode(inputs, loops, truncate)
+        sample = objective.noised(chunk, noise, level)
+        exits = self.model.exits(sample, level, context, truncate)
+        outputs = torch.stack([output.to(chunk.dtype) for output in exits])  # from bf16, if it is
+        if inputs.committed is not None:
+            valid = valid & ~is_committed(inputs.committed, self.horizon)
+        return objective_losses(objective, outputs, chunk, noise, level, valid, distill, only)
 
-    def _normalized(self, observation: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+    def normalized(self, observation: Mapping[str, Tensor]) -> Inputs:
+        """What the model is given for a raw batched observation."""
         raw = [observation[camera.name] for camera in self.spec.cameras]
+        available = None
+        if self.config.optional_cameras:
+            everything = raw[0].new_ones(len(raw[0]), len(raw), dtype=torch.bool)
+            available = observation.get(AVAILABLE, everything)
+            # Black before the encoders: whatever is in its place reaches no gradient either.
+            there = [available[:, i].view(-1, *(1,) * (f.ndim - 1)) for i, f in enumerate(raw)]
+            raw = [torch.where(t, f, torch.zeros_like(f)) for t, f in zip(there, raw, strict=True)]
         if self.config.history == 1:
             frames = [self.normalizer.frame(frame) for frame in raw]
         else:
             steps = (-1, self.config.history)
             frames = [self.normalizer.frame(f.flatten(0, 1)).unflatten(0, steps) for f in raw]
-        return frames, self.normalizer.proprio(observation[PROPRIO])
+        proprio = observation[PROPRIO]
+        if self.roller is not None:
+            proprio = self.roller(proprio, observation[COMMITTED])
+        return Inputs(
+            frames=frames,
+            proprio=self.normalizer.proprio(proprio),
+            available=available,
+            told=observation.get(INSTRUCTION),
+            committed=self._told(observation.get(COMMITTED)),
+        )
+
+    def _told(self, committed: Tensor | None) -> Tensor | None:
+        """Raw (B, F, A + 1) -> normalised; None where the chunk does not begin with them."""
+        if not self.config.prefix or committed is None:
+            return None
+        there = committed[..., -1:]
+        return torch.cat([there * self.normalizer.chunk(committed[..., :-1]), there], dim=-1)
+
+
+def policy_spec(spec: PolicySpec, config: LoopedDiTConfig) -> PolicySpec:
+    """The spec of a policy that is made for what `spec` records."""
+    chunk_from = FROM_COMMITTED if config.told == ROLLED else FROM_OBSERVATION
+    observed = spec.recorded.with_history(config.history)
+    if config.optional_cameras:
+        observed = observed.with_optional_cameras()
+    return observed.with_committed(config.in_flight, chunk_from)
+
+
+def is_committed(committed: Tensor, horizon: int) -> Tensor:
+    """`Inputs.committed` (B, F, A + 1) -> (B, H) bool."""
+    return functional.pad(committed[..., -1], (0, horizon - committed.shape[1])) > 0
+
+
+def with_prefix(sample: Tensor, committed: Tensor) -> Tensor:
+    """The sample (B, H, A) with what is committed (B, F, A + 1) in its place."""
+    told = functional.pad(committed, (0, 0, 0, sample.shape[1] - committed.shape[1]))
+    return torch.where(told[..., -1:] > 0, told[..., :-1], sample)

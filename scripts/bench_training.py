@@ -166,7 +166,7 @@ def _bare_loop(
             draws = policy.draw(len(actions), generator)
             with autocast:
                 losses = policy.losses(
-                    observation, actions, valid, draws, config.distill, config.proprio_noise
+                    observation, actions, valid, draws, config.depth.distill, config.proprio_noise
                 )
             optimizer.zero_grad()
             losses.objective.mean().backward()

@@ -19,7 +19,9 @@ def modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", [SPEC, CLIENT, "loopdit.deploy.chunk_player"])
+@pytest.mark.parametrize(
+    "module", [SPEC, CLIENT, "loopdit.deploy.chunk_player", "loopdit.deploy.committed"]
+)
 def test_the_robots_side_loads_nothing_beyond_the_bare_install(module: str):
     third_party = {"numpy", "zmq", "msgspec"}
     loaded = modules_after(f"import {module}")

@@ -5,7 +5,7 @@ Shapes: B batch, H horizon, A action dim.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -30,15 +30,15 @@ DEFAULT_THREADS = 1
 
 @dataclass(frozen=True)
 class Context:
-    """What `encode` leaves for `denoise`: keys and values, in the memory of their back end.
+    """What `encode` leaves for `denoise`, in the memory of its back end: keys and values, and what
+    else that takes by its name.
 
     Only the back end that made it can read it.
     """
 
     loops: int
     batch: int
-    keys: Any
-    values: Any
+    tensors: Mapping[str, Any]
 
 
 class Backend(Protocol):
@@ -101,7 +101,8 @@ def _require_witness(backend: Backend, bundle: Bundle) -> None:
     witness = bundle.manifest.witness
     if witness is None:  # an export in progress, which has yet to prove itself
         return
-    observation, noise = witness_inputs(bundle.spec, bundle.horizon)
+    told = bundle.manifest.told(next(iter(bundle.manifest.instructions), ""))
+    observation, noise = witness_inputs(bundle.spec, bundle.horizon, told)
     context = backend.encode(observation, witness.loops)
     error = witness.error(backend.denoise(context, noise, witness.steps)[0])
     if error > witness.tolerance:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from loopdit.datasets.spec import Observation
+from loopdit.datasets.spec import COMMITTED, Observation
 from loopdit.deploy.backends import Context
 from loopdit.deploy.bundle import Bundle
 from loopdit.errors import BundleError
@@ -35,23 +35,26 @@ class OnnxRuntimeBackend:
         """See `Backend.encode`. Raises BundleError for a K that was not exported."""
         session = self._session("encode", loops)
         binding = session.io_binding()
-        tensors = self._bundle.spec.observations
         # A tensor inside a received message may start at any byte.
-        inputs = {t.name: np.require(observation[t.name], None, ["C", "A"]) for t in tensors}
-        for name, value in inputs.items():
-            binding.bind_cpu_input(name, value)
-        binding.bind_output("keys")
-        binding.bind_output("values")
+        given = {name: np.require(value, None, ["C", "A"]) for name, value in observation.items()}
+        for tensor in session.get_inputs():
+            binding.bind_cpu_input(tensor.name, given[tensor.name])
+        made = [tensor.name for tensor in session.get_outputs()]
+        for name in made:
+            binding.bind_output(name)
         session.run_with_iobinding(binding)
-        keys, values = binding.get_outputs()
-        return Context(loops, len(inputs[tensors[0].name]), keys, values)
+        tensors = dict(zip(made, binding.get_outputs(), strict=True))
+        if COMMITTED in given:
+            tensors[COMMITTED] = _ort_value(given[COMMITTED])
+        return Context(loops, len(next(iter(given.values()))), tensors)
 
     def denoise(self, context: Context, noise: np.ndarray, steps: int) -> np.ndarray:
         """See `Backend.denoise`."""
         session = self._session("denoise", context.loops)
         binding = session.io_binding()
-        binding.bind_ortvalue_input("keys", context.keys)
-        binding.bind_ortvalue_input("values", context.values)
+        for tensor in session.get_inputs():
+            if tensor.name in context.tensors:
+                binding.bind_ortvalue_input(tensor.name, context.tensors[tensor.name])
         times, dt = self._step_times(context.batch, steps)
         binding.bind_ortvalue_input("dt", dt)
         # Two buffers take turns as a step's input and output: a graph must not write what it reads.

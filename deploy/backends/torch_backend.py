@@ -12,6 +12,8 @@ from loopdit.deploy.backends import Context
 from loopdit.deploy.bundle import Bundle
 from loopdit.policy.checkpoint import load_policy
 
+_CONTEXT = "context"
+
 
 class TorchBackend:
     """See `Backend`."""
@@ -31,19 +33,17 @@ class TorchBackend:
         """See `Backend.encode`. Raises BundleError for a K that was not exported."""
         self._bundle.require_loops(loops)
         # Copied, because a received message is read-only memory, which torch does not know.
-        tensors = {
-            spec.name: torch.from_numpy(np.array(observation[spec.name]))
-            for spec in self._bundle.spec.observations
-        }
-        keys, values = self._policy.encode(tensors, loops)
-        return Context(loops, len(next(iter(tensors.values()))), keys, values)
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in observation.items()}
+        context = self._policy.encode(tensors, loops)
+        return Context(loops, len(next(iter(tensors.values()))), {_CONTEXT: context})
 
     @torch.inference_mode()
     def denoise(self, context: Context, noise: np.ndarray, steps: int) -> np.ndarray:
         """See `Backend.denoise`."""
+        encoded = context.tensors[_CONTEXT]
         sample = torch.from_numpy(noise)
         dt = torch.full((context.batch,), 1 / steps)
         for i in range(steps):
             t = torch.full((context.batch,), i / steps)
-            sample = self._policy.denoise_step(sample, t, dt, context.keys, context.values)
-        return self._policy.to_actions(sample).numpy()
+            sample = self._policy.denoise_step(sample, t, dt, encoded)
+        return self._policy.to_actions(sample, encoded).numpy()

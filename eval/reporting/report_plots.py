@@ -32,7 +32,7 @@ from loopdit.eval.reporting.report_rows import (
 from loopdit.eval.runs.results import Row
 
 # Names that mean nothing as places on a line; they get bars with intervals instead.
-_NAMED = ("variation", "fault")
+_NAMED = ("variation", "fault", "adaptive")
 _LINES = ("loops", "execution", "steps")  # what lines are for, the first that varies
 _PANELS = ("execution", "rate_hz")
 

@@ -33,6 +33,7 @@ _TITLES = {
     "rate_hz": ("rate, Hz", "actions a second"),
     "variation": ("variation", "variation of the world"),
     "fault": ("fault", "fault of what is seen"),
+    "adaptive": ("adaptive", "depth up to K, as far as needed"),
 }
 _PLAIN = "none"
 
@@ -93,7 +94,7 @@ def axes_of(rows: Sequence[Row]) -> list[str]:
 
 def reference(rows: Sequence[Row]) -> Row:
     """What the others are compared with: nothing amiss, no delay, as far as that was run."""
-    plain = {"delay": "0", "variation": "none", "fault": "none"}
+    plain = {"delay": "0", "variation": "none", "fault": "none", "adaptive": "none"}
     return max(
         rows,
         key=lambda row: sum(row[axis] == value for axis, value in plain.items()),

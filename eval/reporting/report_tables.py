@@ -19,7 +19,13 @@ from loopdit.eval.reporting.table import percent, policy_text
 from loopdit.eval.runs.results import Row
 
 _NOTHING = "–"  # noqa: RUF001 - a dash for people
-_PLAIN = {"delay": "0", "variation": "none", "fault": "none", "rate_hz": 0.0}
+_PLAIN = {
+    "delay": "0",
+    "variation": "none",
+    "fault": "none",
+    "rate_hz": 0.0,
+    "adaptive": "none",
+}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 The policy, the environment and the seeds are not in it: all conditions of one evaluation share
 them. Texts such as `delay` are read by the module that acts on them (`delays`, `faults`,
-`deploy.chunk_execution`), which says what is wrong with an unknown one.
+`depth`, `deploy.chunk_execution`), which says what is wrong with an unknown one.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from loopdit.errors import ConfigError
 class Condition:
     """One point of a comparison.
 
-    loops: compute depth K, 0 for a policy without a dial. steps: denoising steps, 0 its default.
-    rate_hz: actions a second, 0 the environment's own.
+    loops: compute depth K, 0 for a policy without a dial, the most where depth is adaptive. steps:
+    denoising steps, 0 its default. rate_hz: actions a second, 0 the environment's own.
     """
 
     loops: int
@@ -28,6 +28,7 @@ class Condition:
     rate_hz: float = 0.0
     variation: str = "none"
     fault: str = "none"
+    adaptive: str = "none"
 
     def __post_init__(self) -> None:
         least = {"loops": 0, "steps": 0, "execute_horizon": 1, "rate_hz": 0}
@@ -49,6 +50,7 @@ class Condition:
         """A few words for people: depth and steps, and what is not at its default."""
         words = [
             f"K={self.loops}" if self.loops else "",
+            f"adaptive {self.adaptive}" if self.adaptive != Condition.adaptive else "",
             f"{self.steps} steps" if self.steps else "",
             f"delay {self.delay}" if self.delay != Condition.delay else "",
             self.execution if self.execution != Condition.execution else "",

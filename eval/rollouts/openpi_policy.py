@@ -198,6 +198,7 @@ class OpenPiPolicy:
 
     looks = True
     history = 1
+    committed = 0
 
     def __init__(self, client: OpenPiClient, spec: PolicySpec, keys: Mapping[str, str]) -> None:
         """`keys` as from `parse_keys`. Raises ConfigError where they do not fit `spec`."""

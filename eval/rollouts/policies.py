@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from loopdit.datasets.spec import Observation, TensorSpec
+from loopdit.datasets.spec import (
+    COMMITTED,
+    FROM_OBSERVATION,
+    Observation,
+    PolicySpec,
+    TensorSpec,
+)
 from loopdit.datasets.store import ACTION, EpisodeStore
 from loopdit.deploy.client import PolicyClient
+from loopdit.deploy.committed import from_observation, unpacked
 from loopdit.deploy.served_policy import ServedPolicy
 from loopdit.errors import ConfigError, ServerError
 from loopdit.eval.environment import Environment, Expert
 from loopdit.eval.rollouts.rollout import Answer
+from loopdit.policy.stopping_rule import StoppingRule
 
 if TYPE_CHECKING:
     from loopdit.policy.looped_policy import LoopedPolicy
@@ -37,7 +45,7 @@ class Infer(Protocol):
 
 
 class ModelPolicy:
-    """A model at one depth.
+    """A model at one depth, with the history and the committed actions that its `spec` asks for.
 
     The noise of a chunk depends on the episode's seed and the chunk's number alone: the same for
     every depth, and for a model in this process as behind a server.
@@ -51,9 +59,11 @@ class ModelPolicy:
         loops: int,
         steps: int,
         begin_episode: Callable[[], None] | None = None,
-        history: int = 1,
+        spec: PolicySpec | None = None,
     ) -> None:
-        self.history = history
+        self.history = spec.history if spec else 1
+        self.committed = spec.max_committed if spec else 0
+        self._chunk_from = spec.chunk_from if spec else FROM_OBSERVATION
         self._infer = infer
         self._loops = loops
         self._steps = steps
@@ -69,7 +79,11 @@ class ModelPolicy:
     def chunk(self, observation: Observation, instruction: str) -> Answer:
         """(H, A), the model's."""
         seed, self._next_seed = self._next_seed, self._next_seed + 1
-        return self._infer(observation, instruction, seed, self._loops, self._steps)
+        answer = self._infer(observation, instruction, seed, self._loops, self._steps)
+        if not self.committed:
+            return answer
+        told = unpacked(observation[COMMITTED])
+        return answer._replace(actions=from_observation(answer.actions, told, self._chunk_from))
 
 
 def require_model(policy: str, found: str | None, wanted: str | None) -> None:
@@ -105,28 +119,41 @@ def in_process(model: ServedPolicy) -> Infer:
     def infer(
         observation: Observation, instruction: str, seed: int, loops: int, steps: int
     ) -> Answer:
-        del instruction  # the models of this version have one task
-        made = model.infer(observation, seed=seed, loops=loops, steps=steps)
+        made = model.infer(
+            observation, seed=seed, loops=loops, steps=steps, instruction=instruction
+        )
         return Answer(made.actions, made.loops)
 
     return infer
 
 
-def torch_module(policy: "LoopedPolicy") -> Infer:
-    """The float32 reference itself: slower than a back end, and what they are all compared with."""
+def torch_module(policy: "LoopedPolicy", rule: StoppingRule | None = None) -> Infer:
+    """The float32 reference itself: slower than a back end, and what they are all compared with.
+
+    With a `rule`, K loops are the most that a chunk takes.
+    """
     import torch  # late: baselines and served policies need none
 
     from loopdit.deploy.served_bundle import starting_noise
-    from loopdit.policy.looped_policy import DEFAULT_TEMPERATURE
+    from loopdit.policy.adaptive_depth import act_adaptively
+    from loopdit.policy.encoders.absent_cameras import complete_observation
+    from loopdit.policy.encoders.vocabulary import INSTRUCTION
+
+    vocabulary = policy.config.vocabulary
 
     def infer(
         observation: Observation, instruction: str, seed: int, loops: int, steps: int
     ) -> Answer:
-        del instruction
-        batched = {name: torch.from_numpy(value)[None] for name, value in observation.items()}
+        given = complete_observation(policy.spec, observation)
+        if vocabulary is not None:
+            given[INSTRUCTION] = vocabulary.told(policy.config.instruction, instruction)
+        batched = {name: torch.from_numpy(np.asarray(value))[None] for name, value in given.items()}
         drawn = starting_noise(seed, 1, policy.horizon, policy.spec.action.shape[0])
-        noise = DEFAULT_TEMPERATURE * torch.from_numpy(drawn)
-        return Answer(policy.act(batched, noise, loops, steps)[0].numpy(), loops)
+        noise = policy.temperature * torch.from_numpy(drawn)
+        if rule is None:
+            return Answer(policy.act(batched, noise, loops, steps)[0].numpy(), loops)
+        made = act_adaptively(policy, batched, noise, rule, loops, steps)
+        return Answer(made.actions[0].numpy(), int(made.loops[0]))
 
     return infer
 
@@ -154,6 +181,7 @@ class ExpertPolicy:
 
     looks = False
     history = 1
+    committed = 0
 
     def __init__(self, env: Environment) -> None:
         self._env = env
@@ -177,6 +205,7 @@ class ZerosPolicy:
 
     looks = False
     history = 1
+    committed = 0
 
     def __init__(self, action: TensorSpec) -> None:
         self._action = np.zeros((1, *action.shape), np.float32)
@@ -195,6 +224,7 @@ class RandomPolicy:
 
     looks = False
     history = 1
+    committed = 0
 
     def __init__(self, action: TensorSpec) -> None:
         self._low, self._high = np.array(action.low), np.array(action.high)
@@ -223,6 +253,7 @@ class ReplayPolicy:
 
     looks = False
     history = 1
+    committed = 0
 
     def __init__(self, store: EpisodeStore) -> None:
         self._store = store
@@ -249,6 +280,7 @@ class RecordedPolicy:
 
     looks = False
     history = 1
+    committed = 0
 
     def __init__(self, actions: np.ndarray) -> None:
         self._actions = actions

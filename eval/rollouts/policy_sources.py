@@ -7,6 +7,7 @@ shipped              the bundle that comes with loopdit
 untrained            the model of bundle= (or of a checkpoint), random weights
 replay               training actions from data=
 expert               the environment's scripted expert
+informed-expert      the same, told of the actions in flight, for execution=informed
 zeros, random        baselines
 """
 
@@ -25,6 +26,9 @@ from loopdit.deploy.manifest import MANIFEST
 from loopdit.deploy.served_bundle import ServedBundle
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
+from loopdit.eval.rollouts.condition import Condition
+from loopdit.eval.rollouts.depth import CALIBRATED, FIXED, parse_adaptive
+from loopdit.eval.rollouts.informed_expert import InformedExpert
 from loopdit.eval.rollouts.policies import (
     ExpertPolicy,
     Infer,
@@ -38,11 +42,12 @@ from loopdit.eval.rollouts.policies import (
     untrained_twin,
 )
 from loopdit.eval.rollouts.rollout import RolloutPolicy
+from loopdit.policy.stopping_rule import StoppingRule
 
 if TYPE_CHECKING:
     from loopdit.eval.rollouts.openpi_policy import OpenPiClient
 
-BASELINES = ("expert", "zeros", "random", "replay", "untrained")
+BASELINES = ("expert", "zeros", "random", "replay", "untrained", "informed-expert")
 SHIPPED = "shipped"
 WIRE_SCHEMES = ("tcp://", "ipc://")
 OPENPI_SCHEME = "openpi://"
@@ -53,13 +58,17 @@ _OPENPI_TIMEOUT_S = 120.0  # its first inference compiles the model
 _CONNECT_S = 5.0  # a server that is there greets at once
 
 
+Make = Callable[[Environment, int, int], RolloutPolicy]
+
+
 @dataclass(frozen=True)
 class PolicySource:
     """An opened policy.
 
     kind: "served", "openpi", "bundle", "checkpoint" or one of BASELINES. spec: None fits every
     environment. loops: the depths it offers, none without a dial. steps: its default denoising
-    steps, 0 without. make: the rollout policy for an environment at (loops, steps).
+    steps, 0 without. make: the rollout policy for an environment at (loops, steps). adaptive: the
+    same by a rule of `depth`, where loops are the most; None where every chunk takes K.
     """
 
     kind: str
@@ -67,7 +76,21 @@ class PolicySource:
     model_id: str | None
     loops: tuple[int, ...]
     steps: int
-    make: Callable[[Environment, int, int], RolloutPolicy]
+    make: Make
+    adaptive: Callable[[str], Make] | None = None
+
+    def policy(self, env: Environment, condition: Condition) -> RolloutPolicy:
+        """One that drives `env` under `condition`. Raises ConfigError for a policy whose depth
+        cannot adapt."""
+        if condition.adaptive == FIXED:
+            return self.make(env, condition.loops, condition.steps)
+        if self.adaptive is None:
+            raise ConfigError(
+                f"adaptive={condition.adaptive} needs a checkpoint, which can stop between two "
+                f"loops; a policy of the kind {self.kind} runs K loops or has none. Name the "
+                f"checkpoint's folder in policy=, or leave out adaptive=."
+            )
+        return self.adaptive(condition.adaptive)(env, condition.loops, condition.steps)
 
     def chosen_loops(self, wanted: list[int]) -> list[int]:
         """The depths to run: `wanted`, or one for a policy without a dial.
@@ -110,6 +133,8 @@ def open_policy(
         yield _replay(_required(data, "policy=replay needs data=STORE"))
     elif name == "expert":
         yield _baseline(name, lambda env, loops, steps: ExpertPolicy(env))
+    elif name == "informed-expert":
+        yield _baseline(name, lambda env, loops, steps: InformedExpert(env))
     elif name == "zeros":
         yield _baseline(name, lambda env, loops, steps: ZerosPolicy(env.policy_spec.action))
     elif name == "random":
@@ -185,6 +210,11 @@ def _checkpoint(path: str) -> PolicySource:
     _one_thread()
     loaded = load_checkpoint(path)
     policy = loaded.policy
+
+    def adaptive(text: str) -> Make:
+        rule = parse_adaptive(text) or _calibrated(path, loaded.weights_sha256)
+        return _with_dial(torch_module(policy, rule), policy.spec)
+
     return PolicySource(
         kind="checkpoint",
         spec=policy.spec,
@@ -192,7 +222,20 @@ def _checkpoint(path: str) -> PolicySource:
         loops=tuple(range(1, policy.max_loops + 1)),
         steps=DEFAULT_STEPS,
         make=_with_dial(torch_module(policy), policy.spec),
+        adaptive=adaptive,
     )
+
+
+def _calibrated(folder: str, weights_sha256: str) -> StoppingRule:
+    from loopdit.policy.depth_calibration import ADAPTIVE_DEPTH, load_calibration
+
+    found = load_calibration(Path(folder), weights_sha256)
+    if found is None:
+        raise ConfigError(
+            f"adaptive={CALIBRATED} needs {folder}/{ADAPTIVE_DEPTH}. Calibrate on data: "
+            f"python scripts/calibrate_depth.py {folder} STORE."
+        )
+    return found.rule
 
 
 def _untrained(path: str) -> PolicySource:
@@ -235,15 +278,14 @@ def _replay(path: str) -> PolicySource:
     )
 
 
-def _baseline(name: str, make: Callable[[Environment, int, int], RolloutPolicy]) -> PolicySource:
+def _baseline(name: str, make: Make) -> PolicySource:
     return PolicySource(kind=name, spec=None, model_id=None, loops=(), steps=0, make=make)
 
 
 def _with_dial(
     infer: Infer, spec: PolicySpec | None, begin_episode: Callable[[], None] | None = None
-) -> Callable[[Environment, int, int], RolloutPolicy]:
-    history = spec.history if spec else 1
-    return lambda env, loops, steps: ModelPolicy(infer, loops, steps, begin_episode, history)
+) -> Make:
+    return lambda env, loops, steps: ModelPolicy(infer, loops, steps, begin_episode, spec)
 
 
 def _required(value: str, why: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from loopdit.datasets.spec import Observation
 from loopdit.deploy.chunk_execution import ChunkExecution
+from loopdit.deploy.committed import with_committed
 from loopdit.deploy.observation_history import ObservationHistory
 from loopdit.eval.environment import Environment
 from loopdit.eval.rollouts.control import ControlRecord, control_record, never_waiting_record
@@ -42,11 +43,13 @@ class RolloutPolicy(Protocol):
 
     `looks`: whether it looks at what is observed. When it does not, a caller may set
     `env.observing = False`, and nothing is rendered. `history`: how many observations it is given,
-    the latest and those of the control steps before it; 1 for the latest alone.
+    the latest and those of the control steps before it; 1 for the latest alone. `committed`: how
+    many actions in flight it can be told of; 0 where it is told nothing.
     """
 
     looks: bool
     history: int
+    committed: int
 
     def reset(self, seed: int) -> None:
         """Called after the environment was reset to the episode that `seed` names."""
@@ -54,7 +57,7 @@ class RolloutPolicy(Protocol):
 
     def chunk(self, observation: Observation, instruction: str) -> Answer:
         """The next actions, from what is seen now: tensors (O, ...), oldest first, where the
-        history O is above 1."""
+        history O is above 1; and the tensor COMMITTED where it is told what is in flight."""
         ...
 
 
@@ -250,6 +253,7 @@ class _Requests:
         self._execution = execution
         self._delay = delay
         self._clock = clock
+        self._told = env.policy_spec.with_committed(policy.committed)
         # The chunk under way: its actions, the step it was asked at, the step it comes at.
         self._under_way: tuple[np.ndarray, int, int] | None = None
         self.latencies_s: list[float] = []
@@ -267,9 +271,10 @@ class _Requests:
         self._load_what_came(step)
         if self._under_way is not None or not self._execution.wants_chunk(step):
             return 0.0
+        given = with_committed(history.stacked(), self._execution.committed(step), self._told)
         self._execution.requested(step)
         asked = self._clock()
-        answer = self._policy.chunk(history.stacked(), self._env.instruction)
+        answer = self._policy.chunk(given, self._env.instruction)
         latency_s = self._clock() - asked
         delay = self._delay.steps(
             self._seed, len(self.delays), latency_s, self._env.control_period_s

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Self, cast
 
-from loopdit.deploy.chunk_execution import make_execution
+from loopdit.deploy.chunk_execution import ChunkExecution, make_execution
 from loopdit.deploy.messages import ErrorCode, WireError
 from loopdit.errors import ConfigError, LoopditError, ServerError
 from loopdit.eval.environment import Environment, EnvironmentGone
@@ -95,6 +95,7 @@ class EpisodeRunner:
         """Raise what would keep a rollout under `condition` from beginning."""
         env = self.env(condition.rate_hz, condition.variation)
         require_cameras(parse_faults(condition.fault), env.policy_spec)
+        _execution(condition, self.source.policy(env, condition))
 
     def possible_controls(self) -> list[str]:
         """Those that this environment allows: not every suite has experts or limits of actions."""
@@ -121,7 +122,7 @@ class EpisodeRunner:
 
     def _attempt(self, job: Job, traced: TracedEnv) -> Episode:
         condition, env = job.condition, traced.env
-        policy = self._source(job.subject).make(env, condition.loops, condition.steps)
+        policy = self._source(job.subject).policy(env, condition)
         try:
             done = self._rollout(job, traced, policy)
         # The one place that carries on after any exception: the policy's failures must not be
@@ -145,7 +146,7 @@ class EpisodeRunner:
             cast(Environment, traced),
             policy,
             job.seed,
-            make_execution(condition.execution, condition.execute_horizon),
+            _execution(condition, policy),
             self._delays[condition.delay],
             parse_faults(condition.fault),
             clock=time.perf_counter,
@@ -173,7 +174,7 @@ class EpisodeRunner:
     def _image_size(self) -> int:
         if self._setup.image_size or self.source.spec is None:
             return self._setup.image_size or DEFAULT_IMAGE_SIZE
-        wanted = self.source.spec.without_history().cameras
+        wanted = self.source.spec.recorded.cameras
         return wanted[0].shape[0] if wanted else 0
 
     def _require_fit(self, env: Environment, rate_hz: float) -> None:
@@ -183,12 +184,17 @@ class EpisodeRunner:
         offered = env.policy_spec
         if rate_hz:
             offered = replace(offered, control_period_s=spec.control_period_s)
-        spec.without_history().require_equal(
+        spec.recorded.require_equal(
             offered,
             f"the policy {self._setup.policy}",
             f"the environment {self._setup.env}",
             "Evaluate a policy in the environment that its demonstrations come from.",
         )
+
+
+def _execution(condition: Condition, policy: RolloutPolicy) -> ChunkExecution:
+    """Raises ConfigError where the policy cannot be played so."""
+    return make_execution(condition.execution, condition.execute_horizon, policy.committed)
 
 
 def _policy_raised(error: LoopditError) -> bool:

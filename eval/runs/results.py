@@ -42,6 +42,7 @@ _CIRCUMSTANCES: Row = {
     "rate_hz": Condition.rate_hz,
     "variation": Condition.variation,
     "fault": Condition.fault,
+    "adaptive": Condition.adaptive,
     "clock": "paused",
     "restarts": 0,
 }

@@ -1,6 +1,7 @@
-"""Random changes to what a policy sees in training: frames moved and recoloured, the past hidden.
+"""Random changes to what a policy sees in training: frames moved and recoloured, parts hidden.
 
-Shapes: B windows, O observed steps (an axis where the policy has history), S a frame's side.
+Shapes: B windows, O observed steps (an axis where the policy has history), S a frame's side, C
+cameras, W words of an instruction.
 
 All of it is off by default. It runs on the device that the batch is on, for a whole batch at once,
 and is a function of (options, batch, chances), so a resumed run draws what the first one drew.
@@ -33,6 +34,10 @@ from torch.nn import functional
 from loopdit.command import option
 from loopdit.datasets.spec import IMAGE_PREFIX, PROPRIO, PolicySpec
 from loopdit.errors import ConfigError
+from loopdit.policy.encoders.absent_cameras import AVAILABLE
+from loopdit.policy.encoders.cameras import drop_cameras
+from loopdit.policy.encoders.vocabulary import INSTRUCTION, WORDS
+from loopdit.policy.encoders.words import drop_words
 
 _PER_CAMERA = 7  # chances: y, x, crop, brightness, contrast, saturation, hue
 _PER_WINDOW = 2  # history, proprio
@@ -57,10 +62,16 @@ class AugmentConfig:
         0.0, "chance that a window hides the observations before the latest"
     )
     proprio_dropout: float = option(0.0, "chance that a window hides its proprioception")
+    camera_dropout: float = option(
+        0.0, "chance that a window hides a camera, for a policy with policy.optional_cameras"
+    )
+    word_dropout: float = option(
+        0.0, "chance that a window hides a word, for a policy with policy.instruction=words"
+    )
 
     def __post_init__(self) -> None:
         most = {"shift": 0.5, "saturation": 1.0, "hue": 0.5}
-        for name in (*_FRAME_OPTIONS, "history_dropout", "proprio_dropout"):
+        for name in (*_FRAME_OPTIONS, *_DROPOUTS):
             value, limit = getattr(self, name), most.get(name)
             if not (0 <= value < 1 if limit is None else 0 <= value <= limit):
                 upto = "below 1" if limit is None else f"{limit:g}"
@@ -72,6 +83,7 @@ class AugmentConfig:
         return any(getattr(self, name) for name in _FRAME_OPTIONS)
 
 
+_DROPOUTS = ("history_dropout", "proprio_dropout", "camera_dropout", "word_dropout")
 _FRAME_OPTIONS = ("shift", "crop", "brightness", "contrast", "saturation", "hue")
 
 
@@ -83,8 +95,9 @@ class Augmented(NamedTuple):
     seen: Tensor | None
 
 
-def require_possible(config: AugmentConfig, spec: PolicySpec) -> None:
-    """Raise ConfigError for a camera that `spec` lacks, or history to hide where it has none."""
+def require_possible(config: AugmentConfig, spec: PolicySpec, instruction: str) -> None:
+    """Raise ConfigError for a camera that `spec` lacks, or for what is to be hidden and is not
+    there, of a policy that is told its task by `instruction`."""
     known = [camera.name.removeprefix(IMAGE_PREFIX) for camera in spec.cameras]
     for camera in config.cameras:
         if camera not in known:
@@ -96,16 +109,28 @@ def require_possible(config: AugmentConfig, spec: PolicySpec) -> None:
             f"augment.history_dropout={config.history_dropout} has no history to hide. Give the "
             f"policy some, as policy.history=2, or leave it out."
         )
+    if config.camera_dropout and not spec.optional:
+        raise ConfigError(
+            f"augment.camera_dropout={config.camera_dropout} hides cameras that the policy cannot "
+            f"do without. Give policy.optional_cameras=true, or leave it out."
+        )
+    if config.word_dropout and instruction != WORDS:
+        raise ConfigError(
+            f"augment.word_dropout={config.word_dropout} has no words to hide. Give the policy "
+            f"policy.instruction=words, or leave it out."
+        )
 
 
 def draw_chances(
-    config: AugmentConfig, spec: PolicySpec, count: int, generator: torch.Generator
+    config: AugmentConfig, spec: PolicySpec, count: int, generator: torch.Generator, words: int = 0
 ) -> Tensor | None:
     """Numbers in [0, 1), a row for each of `count` windows, on the generator's device; None where
-    nothing is to be changed."""
-    if not (config.changes_frames or config.history_dropout or config.proprio_dropout):
+    nothing is to be changed. `words`: W, of a policy that is told its task by them."""
+    if not (config.changes_frames or any(getattr(config, name) for name in _DROPOUTS)):
         return None
     columns = _PER_CAMERA * len(spec.cameras) + _PER_WINDOW
+    columns += len(spec.cameras) if config.camera_dropout else 0
+    columns += words if config.word_dropout else 0
     return torch.rand(count, columns, generator=generator, device=generator.device)
 
 
@@ -129,7 +154,19 @@ def augmented(
         if config.changes_frames and chosen:
             own = chances[:, i * _PER_CAMERA : (i + 1) * _PER_CAMERA]
             changed[camera.name] = augment_frames(config, observations[camera.name], own)
-    past, proprio = chances[:, -_PER_WINDOW:].unbind(1)
+    at = _PER_CAMERA * len(spec.cameras)
+    past, proprio = chances[:, at : at + _PER_WINDOW].unbind(1)
+    at += _PER_WINDOW
+    if config.camera_dropout:
+        cameras = len(spec.cameras)
+        everything = torch.ones(len(chances), cameras, dtype=torch.bool, device=chances.device)
+        own = chances[:, at : at + cameras]
+        changed[AVAILABLE] = drop_cameras(everything, own, config.camera_dropout)
+        at += cameras
+    if config.word_dropout:
+        changed[INSTRUCTION] = drop_words(
+            observations[INSTRUCTION], chances[:, at:], config.word_dropout
+        )
     if config.proprio_dropout:
         value = observations[PROPRIO]
         hidden = (proprio < config.proprio_dropout).view(-1, *(1,) * (value.ndim - 1))

@@ -8,7 +8,8 @@ from loopdit.command import option
 from loopdit.datasets.action_filters import ActionsConfig
 from loopdit.datasets.episode_filter import EpisodeFilter
 from loopdit.errors import ConfigError
-from loopdit.policy.looped_dit import LoopedDiTConfig
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
+from loopdit.policy.objectives.depth import DepthConfig
 from loopdit.policy.training.augmentation import AugmentConfig
 from loopdit.policy.training.closed_loop import EvaluateConfig
 from loopdit.policy.training.logs import LogConfig
@@ -47,7 +48,6 @@ class TrainConfig:
     weight_decay: float = option(1e-3, "AdamW's")
     clip_norm: float = option(1.0, "longest gradient, longer ones are shortened; 0 = any")
     ema_decay: float = option(0.998, "decay of the weight average that is saved and served")
-    distill: float = option(0.5, "share of the deepest exit in a shallower exit's target")
     proprio_noise: float = option(0.02, "noise on normalised proprio while training")
     seed: int = option(0, "of the weights, the order of the data and the noise")
     validation: float = option(0.05, "share of the episodes that is held out to validate on")
@@ -69,6 +69,7 @@ class TrainConfig:
         False, "normalise as init= does, not by the statistics of the data"
     )
     policy: LoopedDiTConfig = option(LoopedDiTConfig(), "")
+    depth: DepthConfig = option(DepthConfig(), "")
     filter: EpisodeFilter = option(EpisodeFilter(), "")
     actions: ActionsConfig = option(ActionsConfig(), "")
     normalize: NormalizeConfig = option(NormalizeConfig(), "")
@@ -89,7 +90,7 @@ class TrainConfig:
         for name, most in _MOST_THREADS.items():
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name}={getattr(self, name)} must be from 0 to {most}.")
-        for name in ("ema_decay", "distill", "validation"):
+        for name in ("ema_decay", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be from 0 up to below 1.")
         for name, known in _CHOICES.items():
@@ -104,6 +105,7 @@ class TrainConfig:
             raise ConfigError(f"learning_rate={self.learning_rate} must be above 0 and finite.")
         if self.seed >= 2**63:
             raise ConfigError(f"seed={self.seed} must be below 2**63.")
+        self.depth.require_within(self.policy.max_loops)
         if self.resume and self.overwrite:
             raise ConfigError("resume=true and overwrite=true exclude each other. Give one.")
         if self.init_statistics and not self.init:

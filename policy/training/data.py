@@ -6,7 +6,7 @@ Everything that is wrong with the data is said here, before anything is trained 
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from loopdit.datasets.statistics import VectorStatistics, compute_statistics
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import StoreError
+from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.decoding import with_progress
+from loopdit.policy.training.in_flight import extra_horizon
 from loopdit.policy.training.processes import local_part
 from loopdit.policy.training.validation import Validation
 
@@ -45,6 +48,19 @@ class TrainingData:
     def spec(self) -> PolicySpec:
         """Of all of them."""
         return self.training[0].store.spec
+
+    @property
+    def policy(self) -> LoopedDiTConfig:
+        """The policy's options, with the instructions of the data where it is told its task."""
+        wanted = self.config.policy
+        if wanted.instruction == NO_INSTRUCTION or wanted.instructions:
+            return wanted
+        said = {
+            part.store.episodes[index].instruction
+            for part in self.training
+            for index in part.episodes
+        }
+        return replace(wanted, instructions=sorted(said))
 
     @property
     def stores(self) -> list[EpisodeStore]:
@@ -117,12 +133,13 @@ class TrainingData:
         policy = self.config.policy
         return WindowSampler(
             parts,
-            policy.action_horizon,
+            policy.action_horizon + extra_horizon(policy),
             batch_size,
             seed,
             policy.history,
             self.cache,
             actions=self.actions,
+            in_flight=policy.in_flight,
         )
 
 

@@ -70,8 +70,8 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
         require_packages(config.log)
         data = open_data(config)
         torch.manual_seed(config.seed)
-        policy = LoopedPolicy(data.spec, config.policy)
-        require_possible(config.augment, policy.spec)
+        policy = LoopedPolicy(data.spec, data.policy)
+        require_possible(config.augment, policy.spec, policy.config.instruction)
         statistics = data.statistics()
         fit_normalizer(policy, statistics, config.normalize)
         provenance = _provenance(config, data, accelerator)
@@ -89,7 +89,7 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
         with _folder_of_its_own(out, accelerator):
             if accelerator.is_main_process:
                 _require_room(policy, out)
-            trainer = Trainer(policy, config, accelerator)
+            trainer = Trainer(policy, config, accelerator, sampler.instructions)
             state = resume(trainer, out) if config.resume else None
             if accelerator.is_main_process and config.evaluate.env:
                 _try_evaluation(config, trainer, out, provenance)

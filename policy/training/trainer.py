@@ -8,7 +8,7 @@ and after a resume, with no generator to be saved.
 import copy
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from typing import NamedTuple, cast
@@ -20,11 +20,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from loopdit.datasets.windows import Batch
 from loopdit.policy.checkpoint import TrainingState
-from loopdit.policy.looped_dit import ExitLosses
 from loopdit.policy.looped_policy import Draws, LoopedPolicy
+from loopdit.policy.objectives.depth import DepthConfig, DepthPlan, ExitLosses, plan_depth
 from loopdit.policy.training import non_finite
 from loopdit.policy.training.augmentation import augmented, draw_chances
 from loopdit.policy.training.config import TrainConfig
+from loopdit.policy.training.window_tensors import WindowReader
 
 _FINAL_LEARNING_RATE = 0.03  # share of the peak at the end of the cosine
 
@@ -55,7 +56,13 @@ class Trainer:
     not stop.
     """
 
-    def __init__(self, policy: LoopedPolicy, config: TrainConfig, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        policy: LoopedPolicy,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        instructions: Sequence[str] = (),
+    ) -> None:
         self.config = config
         self.accelerator = accelerator
         self.step = 0
@@ -73,9 +80,10 @@ class Trainer:
             fused=True,
         )
         self._losses = accelerator.prepare_model(
-            _Losses(self.policy, config.distill, config.proprio_noise)
+            _Losses(self.policy, config.depth, config.proprio_noise)
         )
         self._generator = torch.Generator(accelerator.device)
+        self._reader = WindowReader(policy.config, instructions, accelerator.device)
 
     @property
     def progress(self) -> float:
@@ -154,6 +162,7 @@ class Trainer:
         mine = slice(start, start + len(batch.actions))
         every, chances = self._chances()
         draws = every.rows(mine.start, mine.stop)
+        plan = plan_depth(config.depth, self.policy.max_loops, self.step, self._uniform())
         chances = chances[mine] if chances is not None else None
         counted = batch.valid.sum(axis=1)  # (B,) actions of each window that count
         total = float(self._over_processes(torch.tensor(float(counted.sum()))))
@@ -163,7 +172,8 @@ class Trainer:
         for first, last in pieces:
             whole = last == len(batch.actions)
             with nullcontext() if whole else self.accelerator.no_sync(self._losses):
-                observation, actions, valid = self._on_device(batch, first, last)
+                some = draws.rows(first, last)
+                observation, actions, valid = self._reader.tensors(batch, some, first, last)
                 own = chances[first:last] if chances is not None else None
                 seen = augmented(
                     config.augment,
@@ -172,15 +182,13 @@ class Trainer:
                     own,
                     self.policy.normalizer.proprio_mean,
                 )
-                losses = self._losses(
-                    seen.observations, actions, valid, draws.rows(first, last), seen.seen
-                )
+                losses = self._losses(seen.observations, actions, valid, some, seen.seen, plan)
                 # Each piece's losses are means over its own actions.
                 share = float(counted[first:last].sum()) / total
                 objective = losses.objective.mean() * (share * world)  # DDP takes the mean
                 self.accelerator.backward(objective)
             objectives.append(losses.objective.detach())
-            errors.append(losses.error * share)
+            errors.append(self._of_all_depths(losses.error) * share)
         return torch.stack(objectives), self._over_processes(torch.stack(errors).sum(0))
 
     def _chances(self) -> tuple[Draws, Tensor | None]:
@@ -191,21 +199,20 @@ class Trainer:
         torch.manual_seed(seed)  # for layers that draw by themselves
         count, spec = self.config.batch_size, self.policy.spec
         draws = self.policy.draw(count, self._generator)
-        return draws, draw_chances(self.config.augment, spec, count, self._generator)
+        vocabulary = self.policy.config.vocabulary
+        words = 0 if vocabulary is None else vocabulary.length
+        return draws, draw_chances(self.config.augment, spec, count, self._generator, words)
 
-    def _on_device(
-        self, batch: Batch, first: int, last: int
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        device = self.accelerator.device
-        observations = {
-            name: torch.from_numpy(values[first:last]).to(device, non_blocking=True)
-            for name, values in batch.observations.items()
-        }
-        actions, valid = (
-            torch.from_numpy(values[first:last]).to(device, non_blocking=True)
-            for values in (batch.actions, batch.valid)
-        )
-        return observations, actions, valid
+    def _of_all_depths(self, error: Tensor) -> Tensor:
+        """(K run,) -> (max_loops,): a depth that was not run counts as the deepest that was."""
+        missing = self.policy.max_loops - len(error)
+        return torch.cat([error, error[-1:].expand(missing)])
+
+    def _uniform(self) -> float:
+        """What chance decides about this step's depth: apart from the batch's, which stays the
+        same whatever depths are trained."""
+        digest = hashlib.sha256(f"{self.config.seed} {self.step} depth".encode()).digest()
+        return int.from_bytes(digest[:6]) / 2**48
 
     def _over_processes(self, mine: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -237,10 +244,10 @@ class Trainer:
 class _Losses(nn.Module):
     """The losses as a module's forward: what accelerate wraps, and what is compiled."""
 
-    def __init__(self, policy: LoopedPolicy, distill: float, proprio_noise: float) -> None:
+    def __init__(self, policy: LoopedPolicy, depth: DepthConfig, proprio_noise: float) -> None:
         super().__init__()
         self.policy = policy
-        self._distill = distill
+        self._depth = depth
         self._proprio_noise = proprio_noise
 
     def forward(
@@ -250,9 +257,12 @@ class _Losses(nn.Module):
         valid: Tensor,
         draws: Draws,
         seen: Tensor | None,
+        plan: DepthPlan,
     ) -> ExitLosses:
+        distill, truncate = self._depth.distill, self._depth.truncate
+        noise = self._proprio_noise
         return self.policy.losses(
-            observation, actions, valid, draws, self._distill, self._proprio_noise, seen
+            observation, actions, valid, draws, distill, noise, seen, plan, truncate
         )
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loopdit.datasets.windows import Batch, WindowSampler
-from loopdit.policy.looped_policy import Draws, LoopedPolicy
+from loopdit.datasets.windows import WindowSampler
+from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.training.window_tensors import WindowReader
 
 _BATCH = 64
 _WINDOWS = 512
@@ -53,6 +54,7 @@ class Validation:
     def __init__(self, sampler: WindowSampler, mean_action: Sequence[float]) -> None:
         self._batches = [sampler.batch(i) for i in range(self.batches(sampler.windows))]
         self._mean_action = torch.tensor(mean_action, dtype=torch.float32)
+        self._instructions = sampler.instructions
 
     @staticmethod
     def batch_size(windows: int) -> int:
@@ -68,13 +70,14 @@ class Validation:
     def measure(self, policy: LoopedPolicy, device: torch.device) -> ValidationResult:
         """Of a policy on `device`, in eval mode. Draws nothing from global generators."""
         generator = torch.Generator(device).manual_seed(_SEED)
+        reader = WindowReader(policy.config, self._instructions, device)
         constant = policy.normalizer.chunk(self._mean_action.to(device))
         sums: dict[str, Tensor] = {}
         actions = 0
         for batch in self._batches:
-            observation, chunk, valid = _tensors(batch, device)
-            drawn = policy.draw(len(chunk), generator)
-            blank = Draws(*(torch.zeros_like(values) for values in drawn))
+            drawn = policy.draw(len(batch.actions), generator)
+            blank = drawn.blank()
+            observation, chunk, valid = reader.tensors(batch, drawn, 0, len(batch.actions))
             count = int(valid.sum())
             actions += count
             target = policy.normalizer.chunk(chunk)
@@ -92,9 +95,3 @@ class Validation:
             float(means["constant_error"]),
             sum(len(batch.actions) for batch in self._batches),
         )
-
-
-def _tensors(batch: Batch, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    observation = {n: torch.from_numpy(v).to(device) for n, v in batch.observations.items()}
-    actions, valid = (torch.from_numpy(v).to(device) for v in (batch.actions, batch.valid))
-    return observation, actions, valid

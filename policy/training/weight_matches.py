@@ -1,7 +1,8 @@
 """Which place of one policy's weight means what which place of another's does.
 
-Cameras are the same by name, elements of proprio and action by label, loops, blocks and tokens of a
-chunk by number, past steps by age. Knows the parameters of `LoopedDiT` by name; copies nothing.
+Cameras are the same by name, words by themselves, elements of proprio and action by label, loops,
+blocks and tokens of a chunk by number, past steps by age. Knows the parameters of `LoopedDiT` by
+name; copies nothing.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from loopdit.datasets.spec import PolicySpec, TensorSpec
-from loopdit.policy.image_encoder import TOKENS_PER_CAMERA
 from loopdit.policy.looped_policy import LoopedPolicy
 
 Pairs = list[tuple[int, int]]  # (place in the new tensor, place in the old one)
@@ -35,11 +35,16 @@ def match_weight(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
         camera = spec.cameras[int(index)].name
         if camera not in names:
             return Match(None, 0, [], "a camera it did not have")
+        if old.config.encoder != new.config.encoder:
+            return Match(None, 0, [], _encoder(old, new))
         return _rows(name, old, new, None, was=f"cameras.{names.index(camera)}.{inner}")
     if old.config.width != new.config.width:
         return Match(None, 0, [], _width(old, new))
     if part == "observation_position":
-        return _rows(name, old, new, _places(old_spec, spec))
+        if old.config.encoder != new.config.encoder:
+            return Match(None, 0, [], _encoder(old, new))
+        tokens = new.model.camera_tokens, old.model.camera_tokens
+        return _rows(name, old, new, _places(old_spec, spec, *tokens))
     if name == "proprio.weight":
         return _rows(name, old, new, same_elements(old_spec.proprio, spec.proprio), axis=1)
     group, old_group = new.config.actions_per_token, old.config.actions_per_token
@@ -50,6 +55,8 @@ def match_weight(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
         size, old_size = spec.action.shape[-1], old_spec.action.shape[-1]
         places = [(g * size + a, g * old_size + b) for g in range(group) for a, b in pairs]
         return _rows(name, old, new, (places, reason), axis=int(name == "action_in.weight"))
+    if name == "instruction.words.weight":
+        return _words(name, old, new)
     if part in ("action_position", "loop_embedding", "history_position"):
         return _numbered(name, old, new)
     return _rows(name, old, new, None)
@@ -67,18 +74,23 @@ def same_elements(old: TensorSpec, new: TensorSpec) -> tuple[Pairs, str]:
     return pairs, f"new: {', '.join(missing)}" if missing else ""
 
 
-def _places(old: PolicySpec, new: PolicySpec) -> tuple[Pairs, str]:
-    """Rows of the observation tokens' places: each camera's, then the one of proprio."""
+def _places(
+    old: PolicySpec, new: PolicySpec, tokens: list[int], old_tokens: list[int]
+) -> tuple[Pairs, str]:
+    """Rows of the observation tokens' places: each camera's `tokens`, then the one of proprio."""
     names = [camera.name for camera in old.cameras]
     pairs: Pairs = []
     missing: list[str] = []
     for i, camera in enumerate(new.cameras):
         if camera.name in names:
-            first, old_first = (k * TOKENS_PER_CAMERA for k in (i, names.index(camera.name)))
-            pairs += [(first + row, old_first + row) for row in range(TOKENS_PER_CAMERA)]
+            at = names.index(camera.name)
+            first, old_first = sum(tokens[:i]), sum(old_tokens[:at])
+            pairs += [
+                (first + row, old_first + row) for row in range(min(tokens[i], old_tokens[at]))
+            ]
         else:
             missing.append(camera.name)
-    pairs.append((len(new.cameras) * TOKENS_PER_CAMERA, len(names) * TOKENS_PER_CAMERA))
+    pairs.append((sum(tokens), sum(old_tokens)))
     return pairs, f"new: {', '.join(missing)}" if missing else ""
 
 
@@ -93,6 +105,22 @@ def _numbered(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
     pairs = [(skipped[0] + i, skipped[1] + i) for i in range(both)]
     reason = f"{count} where it had {old_count}" if count > old_count else ""
     return _rows(name, old, new, (pairs, reason))
+
+
+def _words(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
+    """Rows of the words that both know, padding and the unknown word included."""
+    before, now = old.config.vocabulary, new.config.vocabulary
+    if before is None or now is None or old.config.instruction != new.config.instruction:
+        return Match(None, 0, [], "it was told its task in another way, or not at all")
+    first = now.size - len(now.words)
+    pairs: Pairs = [(i, i) for i in range(first)]
+    pairs += [
+        (first + i, first + before.words.index(word))
+        for i, word in enumerate(now.words)
+        if word in before.words
+    ]
+    missing = [word for word in now.words if word not in before.words]
+    return _rows(name, old, new, (pairs, f"new: {', '.join(missing)}" if missing else ""))
 
 
 def _rows(
@@ -115,6 +143,10 @@ def _rows(
     if sizes != old_sizes:
         return Match(source, axis, [], _width(old, new))
     return Match(source, axis, *places)
+
+
+def _encoder(old: LoopedPolicy, new: LoopedPolicy) -> str:
+    return f"encoder={new.config.encoder} where it had {old.config.encoder}"
 
 
 def _width(old: LoopedPolicy, new: LoopedPolicy) -> str:

@@ -12,7 +12,7 @@ from loopdit.datasets.spec import PolicySpec, TensorSpec
 from loopdit.deploy.bundle import Bundle
 from loopdit.deploy.export import ExportConfig, export_bundle
 from loopdit.policy.checkpoint import save_checkpoint
-from loopdit.policy.looped_dit import LoopedDiTConfig
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
 
 

@@ -44,7 +44,9 @@ class EchoPolicy:
     loops = (1, 2)
     steps = 10
 
-    def infer(self, observation: Observation, *, seed: int, loops: int, steps: int) -> Inference:
+    def infer(
+        self, observation: Observation, *, seed: int, loops: int, steps: int, instruction: str = ""
+    ) -> Inference:
         actions = expected_actions(observation, seed, loops, steps)
         return Inference(actions, loops, steps, encode_us=7, denoise_us=11)
 
@@ -56,7 +58,9 @@ class HeldPolicy(EchoPolicy):
         self.began = threading.Semaphore(0)
         self.let_go = threading.Semaphore(0)
 
-    def infer(self, observation: Observation, *, seed: int, loops: int, steps: int) -> Inference:
+    def infer(
+        self, observation: Observation, *, seed: int, loops: int, steps: int, instruction: str = ""
+    ) -> Inference:
         self.began.release()
         if not self.let_go.acquire(timeout=20):
             raise TimeoutError("the test never let the inference go.")
@@ -66,7 +70,9 @@ class HeldPolicy(EchoPolicy):
 class FailingPolicy(EchoPolicy):
     """Raises for a negative x, makes NaN for x above 100, else echoes."""
 
-    def infer(self, observation: Observation, *, seed: int, loops: int, steps: int) -> Inference:
+    def infer(
+        self, observation: Observation, *, seed: int, loops: int, steps: int, instruction: str = ""
+    ) -> Inference:
         if observation["proprio"][0] < 0:
             raise ValueError("x is negative\nand this line must not travel")
         made = super().infer(observation, seed=seed, loops=loops, steps=steps)

@@ -79,6 +79,39 @@ def test_a_chunk_of_an_older_observation_is_ignored():
     assert player.action() == 100
 
 
+def test_what_is_told_is_what_plays_until_the_expected_chunk_is_there():
+    clock = FakeClock()
+    player = ChunkPlayer(control_period=PERIOD_S, clock=clock)
+    assert player.committed(0.05, 8).size == 0
+    player.load(chunk(8), observed_at=0.0)
+    clock.now = 0.06
+    told = player.committed(expected_delay_s=0.05, most=8)
+    assert told.ravel().tolist() == [3, 4, 5]
+    played: list[float] = []
+    for _ in range(3):
+        played.append(player.action().item())
+        clock.now += PERIOD_S
+    assert played == told.ravel().tolist()
+    assert player.committed(0.0, 8).size == 0
+    assert player.committed(0.05, 1).ravel().tolist() == [6]
+    assert player.committed(1.0, 8).ravel().tolist() == [6, 7]  # no more than there are
+
+
+def test_the_first_chunk_of_an_informed_player_begins_when_it_comes():
+    clock = FakeClock()
+    player = ChunkPlayer(control_period=PERIOD_S, clock=clock, informed=True)
+    clock.now = 0.07
+    player.load(chunk(8), observed_at=0.0)
+    assert player.action() == 0
+    clock.now = 0.09
+    assert player.action() == 1
+    player.load(chunk(8, first=100), observed_at=0.07)
+    assert player.action() == 101
+    player.reset()
+    player.load(chunk(8), observed_at=0.02)
+    assert player.action() == 0
+
+
 def test_asking_again_within_a_period_gives_the_same_action_and_counts_nothing():
     clock = FakeClock()
     player = ChunkPlayer(control_period=PERIOD_S, clock=clock)

@@ -37,6 +37,20 @@ def state_and_pixels(env: ArmEnv, seed: int) -> str:
     return found.hexdigest()
 
 
+def test_commanding_for_a_moment_shows_experts_what_executing_would_and_moves_nothing(env: ArmEnv):
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (4, 7)) * [0.02, 0.02, 0.02, 0, 0, 0.2, 1]
+    env.reset(seed=0)
+    before = env.state()
+    with env.as_commanded(actions):
+        promised = env.arm.reference_position, env.arm.reference_quaternion
+    np.testing.assert_array_equal(env.state(), before)
+    for action in actions:
+        env.step(action)
+    np.testing.assert_array_equal(promised[0], env.arm.reference_position)
+    np.testing.assert_array_equal(promised[1], env.arm.reference_quaternion)
+
+
 @pytest.mark.filterwarnings("ignore:.*Box observation space m..imum value is.*")
 @pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space")
 @pytest.mark.filterwarnings("ignore:.*not None, but this environment was not created through")

@@ -27,7 +27,9 @@ class WavingPolicy:
     def __init__(self, spec: PolicySpec) -> None:
         self.spec = spec
 
-    def infer(self, observation: Observation, *, seed: int, loops: int, steps: int) -> Inference:
+    def infer(
+        self, observation: Observation, *, seed: int, loops: int, steps: int, instruction: str = ""
+    ) -> Inference:
         rng = np.random.default_rng([seed, loops, steps])
         actions = rng.uniform(-0.01, 0.01, (self.horizon, 7)).astype(np.float32)
         actions[:, :3] -= 0.01 * observation["proprio"][:3]

@@ -96,6 +96,7 @@ class PlanningPolicy:
 
     looks = True
     history = 1
+    committed = 0
 
     def __init__(self, horizon: int, clock: FakeClock, latencies_s: list[float]) -> None:
         self.horizon, self.clock, self.latencies_s = horizon, clock, latencies_s

@@ -157,12 +157,35 @@ def test_another_control_rate_than_the_policys_is_run_when_it_is_asked_for(
     assert (faster["control"]["period_s"], faster["control"]["ticks"]) == (0.05, 240)
 
 
+def test_a_policy_that_is_told_what_is_in_flight_fits_the_environment_it_was_trained_in(
+    tmp_path: Path,
+):
+    policy = WavingPolicy(arm_spec(IMAGE_SIZE).with_committed(3))
+    with PolicyServer(policy, "tcp://127.0.0.1:0") as server:
+        run(
+            EvalConfig(
+                policy=server.endpoint,
+                loops=[1],
+                delay=["2"],
+                execution=["informed", "aligned"],
+                episodes=1,
+                controls=False,
+                out=str(tmp_path),
+            )
+        )
+    told, untold = read(tmp_path)["results"]
+    assert (told["execution"], untold["execution"]) == ("informed", "aligned")
+    assert (told["errors"], untold["errors"]) == (0, 0)
+
+
 class DiscontentPolicy(WavingPolicy):
     """Its third chunk is no action at all."""
 
     model_id = "discontent-0"
 
-    def infer(self, observation: Any, *, seed: int, loops: int, steps: int) -> Any:
+    def infer(
+        self, observation: Any, *, seed: int, loops: int, steps: int, instruction: str = ""
+    ) -> Any:
         made = super().infer(observation, seed=seed, loops=loops, steps=steps)
         return replace(made, actions=made.actions * float("nan")) if seed % 10_000 == 2 else made
 
@@ -196,6 +219,7 @@ def test_what_raises_is_counted_apart_from_failures_and_shown(
         ({"policy": "expert", "episodes": "many"}, "episodes=many"),
         ({"policy": "expert", "delay": ["-1"]}, "delay=-1"),
         ({"policy": "expert", "execution": ["hasty"]}, "execution=hasty is unknown"),
+        ({"policy": "expert", "execution": ["informed"]}, "execution=informed tells the policy"),
         ({"policy": "expert", "fault": ["fog"]}, "fault=fog"),
         ({"policy": "expert", "fault": ["black:rear"]}, "'rear'. The cameras are: front, wrist"),
         ({"policy": "expert", "rate_hz": [-1.0]}, r"rate_hz=-1\.0 must be at least 0"),

@@ -6,7 +6,7 @@ import numpy as np
 
 from loopdit.datasets.spec import PROPRIO, PolicySpec, TensorSpec
 from loopdit.datasets.store import Episode, EpisodeStore, EpisodeWriter
-from loopdit.policy.looped_dit import LoopedDiTConfig
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
 
 SMALL = LoopedDiTConfig(width=32, max_loops=2, action_horizon=4, actions_per_token=2)
 

@@ -171,10 +171,10 @@ def test_hidden_proprio_is_the_mean_at_every_step():
 
 def test_what_cannot_be_changed_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"'wrist'\. The cameras are: camera0, camera1\."):
-        require_possible(AugmentConfig(cameras=["wrist"]), SPEC)
+        require_possible(AugmentConfig(cameras=["wrist"]), SPEC, "none")
     with pytest.raises(ConfigError, match=r"no history to hide.*policy\.history=2"):
-        require_possible(AugmentConfig(history_dropout=0.1), SPEC)
-    require_possible(AugmentConfig(history_dropout=0.1), SPEC.with_history(2))
+        require_possible(AugmentConfig(history_dropout=0.1), SPEC, "none")
+    require_possible(AugmentConfig(history_dropout=0.1), SPEC.with_history(2), "none")
 
 
 @pytest.mark.parametrize(

@@ -58,14 +58,14 @@ def test_each_past_step_becomes_the_tokens_of_a_single_one_and_its_place_in_time
         one = torch.cat([*parts, model.proprio(proprio)[:, None]], 1) + model.observation_position
         tokens.append(one + model.history_position[step])
     stream = torch.cat(tokens, 1)
-    condition = model._condition(torch.ones(1))  # pyright: ignore[reportPrivateUsage] - the slow version needs the same clock
+    condition = model.condition(torch.ones(1))
     expected: list[torch.Tensor] = []
     for loop in range(2):
         stream = stream + model.loop_embedding[loop]
         for block in model.blocks:
             stream, (keys, _) = block(stream, condition)
             expected.append(keys)
-    found, _ = policy.encode(given, loops=2)
+    found = policy.encode(given, loops=2).keys
     torch.testing.assert_close(found, torch.stack(expected))
 
 

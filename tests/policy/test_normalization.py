@@ -12,7 +12,7 @@ from loopdit.datasets.spec import PROPRIO, PolicySpec, TensorSpec
 from loopdit.datasets.statistics import VectorStatistics
 from loopdit.errors import ConfigError
 from loopdit.policy.checkpoint import load_policy, save_checkpoint
-from loopdit.policy.looped_dit import LoopedDiTConfig
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.normalizer import MODES
 from loopdit.policy.training.normalization import NormalizeConfig, fit_normalizer

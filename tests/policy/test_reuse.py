@@ -13,7 +13,7 @@ from loopdit.datasets.statistics import VectorStatistics
 from loopdit.deploy.bundle import default_bundle
 from loopdit.errors import CheckpointError, ConfigError
 from loopdit.policy.checkpoint import load_policy, save_checkpoint
-from loopdit.policy.looped_dit import LoopedDiTConfig
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.normalization import NormalizeConfig, fit_normalizer

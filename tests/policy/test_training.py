@@ -12,6 +12,7 @@ from loopdit.datasets.statistics import compute_statistics
 from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import CheckpointError, ConfigError, StoreError
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.depth import DepthConfig
 from loopdit.policy.training.processes import joined_processes
 from loopdit.policy.training.train import train
 from loopdit.policy.training.trainer import Trainer
@@ -22,7 +23,7 @@ def test_training_learns_what_the_demonstrations_show(tmp_path: Path):
     torch.manual_seed(0)
     policy = LoopedPolicy(store.spec, SMALL)
     policy.normalizer.fit(compute_statistics(store))
-    settings = config(tmp_path, steps=250, batch_size=32, distill=0.0)
+    settings = config(tmp_path, steps=250, batch_size=32, depth=DepthConfig(distill=0.0))
     sampler = WindowSampler(store, SMALL.action_horizon, 32, seed=0)
     with joined_processes("cpu", "fp32", compiled=False, threads=1) as accelerator:
         trainer = Trainer(policy, settings, accelerator)
@@ -158,7 +159,6 @@ def test_a_diverging_run_stops_with_its_last_checkpoint_intact(tmp_path: Path):
         ({"steps": 0}, "steps=0"),
         ({"out": ""}, "out= names no folder"),
         ({"device": "tpu"}, "Use auto, cpu or cuda"),
-        ({"distill": 1.0}, "distill=1.0"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0"),
         ({"proprio_noise": math.nan}, "proprio_noise=nan"),
         ({"clip_norm": math.nan}, "clip_norm=nan"),

@@ -49,8 +49,8 @@ def test_the_action_error_is_of_the_chunk_that_one_step_from_nothing_gives(
     blank = torch.zeros_like(target)
     expected: list[float] = []
     for loops in (1, 2):
-        keys, values = policy.encode(observation, loops)
-        chunk = policy.model.predict(blank, torch.zeros(len(blank)), keys, values)
+        context = policy.encode(observation, loops)
+        chunk = policy.model.predict(blank, torch.zeros(len(blank)), context)
         errors = (chunk - target).square().mean(-1)[torch.from_numpy(batch.valid)]
         expected.append(float(errors.mean()))
     assert validation.measure(policy, CPU).action_error == pytest.approx(expected, rel=1e-4)

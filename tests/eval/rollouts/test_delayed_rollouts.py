@@ -13,10 +13,12 @@ from loopdit.envs.arm_env import ArmEnv
 from loopdit.envs.registry import make_env
 from loopdit.eval.rollouts.delays import parse_delay
 from loopdit.eval.rollouts.faults import parse_faults
+from loopdit.eval.rollouts.informed_expert import InformedExpert
 from loopdit.eval.rollouts.policies import ExpertPolicy, ModelPolicy, RecordedPolicy, in_process
 from loopdit.eval.rollouts.rollout import Answer, Rollout, RolloutPolicy, rollout
 
 SEED = 1_000_000
+TOLD = 8  # actions in flight that an execution may commit where a policy does not say
 
 
 class RepeatingExpert(ExpertPolicy):
@@ -46,7 +48,7 @@ def drive(
         env,
         policy,
         seed,
-        make_execution(execution, execute_horizon),
+        make_execution(execution, execute_horizon, policy.committed or TOLD),
         parse_delay(delay),
         parse_faults(fault),
         time.perf_counter,
@@ -99,6 +101,23 @@ def test_an_expert_that_is_late_and_does_not_wait_fails(env: ArmEnv):
     assert successes("0", "naive") == 4
     assert successes("3", "naive") == 0
     assert successes("3", "blocking") == 4
+
+
+@pytest.mark.parametrize("task", ["lift", pytest.param("stack", marks=pytest.mark.system)])
+def test_an_expert_told_of_the_actions_in_flight_loses_nothing_by_being_late(task: str):
+    env = make_env(task, IMAGE_SIZE)
+    env.observing = False
+
+    def successes(delay: int, execution: str) -> int:
+        seeds = range(SEED, SEED + 3)
+        return sum(
+            drive(env, InformedExpert(env), str(delay), execution, seed=seed).success
+            for seed in seeds
+        )
+
+    assert [successes(delay, "informed") for delay in range(6)] == [3] * 6
+    assert successes(3, "aligned") == 0  # the same plans, and it is not told
+    env.close()
 
 
 def test_waiting_for_each_action_takes_the_delay_longer(env: ArmEnv):

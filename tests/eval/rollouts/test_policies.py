@@ -10,8 +10,11 @@ import pytest
 import torch
 from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
 
+from loopdit.datasets.spec import FROM_COMMITTED, FROM_OBSERVATION, Observation
 from loopdit.datasets.store import EpisodeStore
 from loopdit.deploy.bundle import Bundle, default_bundle
+from loopdit.deploy.committed import with_committed
+from loopdit.deploy.served_policy import Inference
 from loopdit.deploy.server import PolicyServer
 from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError, ServerError
@@ -28,7 +31,7 @@ from loopdit.eval.rollouts.policies import (
 )
 from loopdit.eval.rollouts.policy_sources import open_policy
 from loopdit.policy.checkpoint import save_checkpoint
-from loopdit.policy.looped_dit import LoopedDiTConfig
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
 
 SPEC = arm_spec(IMAGE_SIZE)
@@ -57,6 +60,39 @@ def test_a_policy_over_the_wire_acts_as_it_does_in_this_process(
                     near = local.chunk(observation(step), "lift")
                     np.testing.assert_array_equal(far.actions, near.actions)
                     assert far.loops == near.loops == loops
+
+
+class AnsweringPolicy(WavingPolicy):
+    """Its actions are what it was told, doubled, then ones."""
+
+    model_id = "answering-0"
+
+    def infer(
+        self, observation: Observation, *, seed: int, loops: int, steps: int, instruction: str = ""
+    ) -> Inference:
+        actions = np.concatenate([2 * observation["committed"][:, :-1], np.ones((1, 7))])
+        return Inference(actions.astype(np.float32), loops, steps, encode_us=1, denoise_us=1)
+
+
+@pytest.mark.parametrize("chunk_from", [FROM_OBSERVATION, FROM_COMMITTED])
+def test_a_policy_is_told_what_is_in_flight_and_where_its_chunk_begins_is_known_over_the_wire(
+    chunk_from: str,
+):
+    model = AnsweringPolicy(SPEC.with_committed(3, chunk_from))
+    flying = np.arange(14, dtype=np.float32).reshape(2, 7)
+    with (
+        PolicyServer(model, "tcp://127.0.0.1:0") as server,
+        open_policy(server.endpoint, bundle="", data="") as source,
+    ):
+        remote = source.make(None, 1, 5)  # pyright: ignore[reportArgumentType] - as above
+        assert remote.committed == 3
+        assert source.spec is not None
+        assert source.spec.recorded == SPEC
+        remote.reset(1_000_000)
+        found = remote.chunk(with_committed(observation(0), flying, model.spec), "lift").actions
+    answer = [*(2 * flying), np.zeros(7), np.ones(7)]
+    in_front = [*flying] if chunk_from == FROM_COMMITTED else []
+    np.testing.assert_array_equal(found, [*in_front, *answer])
 
 
 class OtherPolicy(WavingPolicy):

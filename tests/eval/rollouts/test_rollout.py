@@ -10,7 +10,10 @@ from tests.eval.counting_env import IDLE, CountingEnv, FakeClock, PlanningPolicy
 
 from loopdit.datasets.spec import Observation
 from loopdit.deploy.chunk_execution import make_execution
+from loopdit.deploy.committed import unpacked
+from loopdit.errors import ConfigError
 from loopdit.eval.rollouts.delays import parse_delay
+from loopdit.eval.rollouts.informed_expert import InformedExpert
 from loopdit.eval.rollouts.rollout import Answer, Rollout, rollout
 
 
@@ -214,6 +217,42 @@ def test_a_policy_with_history_sees_each_control_step_however_many_it_executes_a
         drive(env, policy, execute_horizon)
         asked = range(0, 7, execute_horizon)
         assert seen == [[max(0, t - 2), max(0, t - 1), t] for t in asked]
+
+
+@pytest.mark.parametrize("delay", ["0", "1", "3", "uniform:0-4"])
+def test_a_policy_told_what_is_in_flight_counts_on_without_a_gap_or_a_repetition(delay: str):
+    class Told(PlanningPolicy):
+        """Plans from the actions that were executed and those that it is told of."""
+
+        committed = 5
+        env: CountingEnv
+
+        def chunk(self, observation: Observation, instruction: str) -> Answer:
+            assert instruction == "count"
+            told = unpacked(observation["committed"])
+            assert observation["committed"].shape == (5, 2)
+            done = [value for value in self.env.executed if value != IDLE]
+            assert told.ravel().tolist() == list(range(len(done), len(done) + len(told)))
+            planned = np.arange(len(done), len(done) + self.horizon, dtype=np.float32)
+            return Answer(planned[:, None], loops=2)
+
+    env, policy = CountingEnv(goal=99, max_steps=40), Told(12, FakeClock(), [0.0])
+    policy.env = env
+    for _ in range(2):
+        drive_told(env, policy, delay)
+        moved = [value for value in env.executed if value != IDLE]
+        assert moved == list(range(len(moved)))
+        assert len(moved) >= 36
+
+
+def drive_told(env: CountingEnv, policy: PlanningPolicy, delay: str) -> None:
+    execution = make_execution("informed", 3, policy.committed)
+    rollout(env, policy, 0, execution, parse_delay(delay), (), policy.clock)
+
+
+def test_an_expert_that_cannot_be_told_what_is_in_flight_is_refused():
+    with pytest.raises(ConfigError, match=r"this environment's cannot.*policy=expert"):
+        InformedExpert(CountingEnv(goal=1, max_steps=1))
 
 
 def test_what_raises_leaves_the_environment_observing_as_it_was():

@@ -5,7 +5,6 @@ from tests.policy.encoders.graphs import through_onnx
 from torch import Tensor, nn
 
 from loopdit.errors import ConfigError
-from loopdit.policy import image_encoder
 from loopdit.policy.encoders.images import make_encoder
 from loopdit.policy.encoders.keypoints import KeypointEncoder
 from loopdit.policy.encoders.patches import PatchEncoder
@@ -31,15 +30,6 @@ def test_an_encoder_makes_as_many_tokens_as_it_says_of_each_frame_by_itself(kind
     assert together.shape == (3, encoder.tokens, 32)
     alone = torch.cat([encoder(frame[None]) for frame in given])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
-
-
-def test_the_keypoint_encoder_reads_weights_from_before_there_were_others():
-    """The shipped bundle has these names, and its chunk must stay what it was."""
-    torch.manual_seed(0)
-    before, moved = image_encoder.KeypointEncoder(32), make_encoder("keypoints", 32, 64)
-    assert isinstance(moved, KeypointEncoder)
-    moved.load_state_dict(before.state_dict())
-    assert torch.equal(moved(frames(2, 64)), before(frames(2, 64)))
 
 
 @pytest.mark.parametrize("kind", OWN)

@@ -1,0 +1,45 @@
+"""Training windows as they are when actions are in flight: some are committed, the rest is learned.
+
+Shapes: B windows, H action horizon, A action dim, F most actions in flight.
+
+How many are committed is drawn for each window, from none to F alike: at run time the delay is not
+known while training (arXiv 2512.05964). They are the actions that were executed, not those that an
+expert would have taken there: a policy that is told of a detour learns to come back from it, and
+one that only ever met its expert's own plan would learn to ignore what it is told.
+"""
+
+import torch
+from torch import Tensor
+
+from loopdit.datasets.spec import COMMITTED
+from loopdit.policy.looped_dit_config import ROLLED, LoopedDiTConfig
+
+
+def extra_horizon(config: LoopedDiTConfig) -> int:
+    """How many actions beyond the horizon a window needs: a rolled policy's chunk begins later."""
+    return config.in_flight if config.told == ROLLED else 0
+
+
+def with_committed(
+    config: LoopedDiTConfig,
+    observation: dict[str, Tensor],
+    actions: Tensor,
+    valid: Tensor,
+    executed: Tensor,
+    chances: Tensor,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Observation with COMMITTED, actions (B, H, A) and valid (B, H) of the chunk to learn.
+
+    actions, valid (B, H + extra_horizon, ...); executed (B, F, A) raw, from the window's own step
+    on; chances (B,) in [0, 1) say how many of those are committed.
+    """
+    most = config.in_flight
+    count = (chances * (most + 1)).long().clamp(max=most)  # (B,) 0..F
+    steps = torch.arange(most, device=actions.device)
+    there = (steps < count[:, None])[..., None].to(executed.dtype)  # (B, F, 1)
+    observation = {**observation, COMMITTED: torch.cat([there * executed, there], dim=-1)}
+    if config.told != ROLLED:
+        return observation, actions, valid
+    ahead = count[:, None] + torch.arange(config.action_horizon, device=actions.device)  # (B, H)
+    rows = torch.arange(len(actions), device=actions.device)[:, None]
+    return observation, actions[rows, ahead], valid[rows, ahead]

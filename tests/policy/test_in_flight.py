@@ -1,0 +1,162 @@
+"""Actions in flight: what a training window tells of them, and what a policy makes of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.policy.policies import SMALL, small_spec, small_store
+
+from loopdit.datasets.spec import COMMITTED, FROM_COMMITTED, FROM_OBSERVATION
+from loopdit.datasets.windows import WindowSampler
+from loopdit.errors import ConfigError
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
+from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.training.in_flight import extra_horizon, with_committed
+from loopdit.policy.training.window_tensors import WindowReader
+
+PREFIX = replace(SMALL, in_flight=3)  # of four actions, two to a token
+SPEC = small_spec()
+
+
+@pytest.fixture
+def policy() -> LoopedPolicy:
+    torch.manual_seed(0)
+    made = LoopedPolicy(SPEC, PREFIX).eval()
+    with torch.no_grad():  # fresh modulations are zero, which would hide the time
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made.requires_grad_(False)
+
+
+def observed(count: int, committed: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same for each row but for the first `count` actions of `committed` (3, 2)."""
+    generator = torch.Generator().manual_seed(1)
+    there = (torch.arange(3) < count).float()[:, None]
+    return {
+        "images.camera0": torch.randint(
+            0, 256, (1, 16, 16, 3), dtype=torch.uint8, generator=generator
+        ),
+        "proprio": torch.randn(1, 3, generator=generator),
+        COMMITTED: torch.cat([there * committed, there], dim=-1)[None],
+    }
+
+
+COMMITTED_ACTIONS = torch.tensor([[0.5, 0.25], [-0.5, 0.5], [0.125, 0.75]])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_chunk_begins_with_the_actions_that_are_committed(policy: LoopedPolicy, count: int):
+    chunk = policy.act(observed(count, COMMITTED_ACTIONS), torch.zeros(1, 4, 2), loops=2)
+    torch.testing.assert_close(chunk[0, :count], COMMITTED_ACTIONS[:count])
+
+
+def test_what_is_committed_decides_how_the_chunk_goes_on(policy: LoopedPolicy):
+    noise = torch.zeros(1, 4, 2)
+    one = policy.act(observed(2, COMMITTED_ACTIONS), noise, loops=2)
+    other = policy.act(observed(2, -COMMITTED_ACTIONS.abs()), noise, loops=2)
+    assert not torch.allclose(one[0, 2:], other[0, 2:])
+
+
+def test_what_lies_behind_the_committed_actions_has_no_influence(policy: LoopedPolicy):
+    given = observed(1, COMMITTED_ACTIONS)
+    noisy = {**given, COMMITTED: given[COMMITTED].clone()}
+    noisy[COMMITTED][:, 1:, :-1] = 7.0  # said to be absent
+    noise = torch.zeros(1, 4, 2)
+    torch.testing.assert_close(policy.act(given, noise, 2), policy.act(noisy, noise, 2))
+
+
+def test_committed_actions_are_at_the_end_of_time_and_the_others_at_the_samples(
+    policy: LoopedPolicy,
+):
+    """Written out: a token of one committed and one noised action is half way between."""
+    model, times = policy.model, torch.tensor([0.25])
+    inputs = policy.normalized(observed(1, COMMITTED_ACTIONS))
+    sample = torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(2))
+    shown, condition = model._with_committed(sample, times, inputs.committed)  # pyright: ignore[reportPrivateUsage] - what the blocks are given
+    noisy, clean = (model.condition(t)[0, 0] for t in (times, torch.ones(1)))
+    torch.testing.assert_close(condition[0, 0], (noisy + clean) / 2)
+    torch.testing.assert_close(condition[0, 1], noisy)
+    torch.testing.assert_close(shown[0, 0], policy.normalizer.chunk(COMMITTED_ACTIONS)[0])
+    torch.testing.assert_close(shown[0, 1:], sample[0, 1:])
+
+
+def test_committed_actions_are_not_learned_from(policy: LoopedPolicy):
+    draws = policy.draw(1, torch.Generator().manual_seed(0))
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    given = observed(2, COMMITTED_ACTIONS)
+    actions = torch.rand(1, 4, 2)
+    other = actions.clone()
+    other[:, :2] += 5
+    one, same = (policy.losses(given, a, valid, draws, 0.0).error for a in (actions, other))
+    torch.testing.assert_close(one, same)
+    other[:, 2] += 5
+    assert not torch.allclose(one, policy.losses(given, other, valid, draws, 0.0).error)
+
+
+def slow_windows(
+    config: LoopedDiTConfig, executed: np.ndarray, actions: np.ndarray, chances: list[float]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    told: list[np.ndarray] = []
+    chunks: list[np.ndarray] = []
+    for row, chance in enumerate(chances):
+        count = int(chance * (config.in_flight + 1))
+        table = np.zeros((config.in_flight, executed.shape[-1] + 1), np.float32)
+        for i in range(count):
+            table[i] = [*executed[row, i], 1]
+        told.append(table)
+        first = count if config.told == "rolled" else 0
+        chunks.append(actions[row, first : first + config.action_horizon])
+    return told, chunks
+
+
+@pytest.mark.parametrize("told", ["prefix", "rolled"])
+def test_a_window_tells_of_as_many_executed_actions_as_chance_says(told: str):
+    config = replace(PREFIX, told=told)
+    rng = np.random.default_rng(0)
+    horizon = config.action_horizon + extra_horizon(config)
+    executed = rng.normal(size=(4, 3, 2)).astype(np.float32)
+    actions = rng.normal(size=(4, horizon, 2)).astype(np.float32)
+    valid = torch.arange(horizon).expand(4, horizon) < 5
+    chances = [0.0, 0.3, 0.6, 0.99]
+    observation, chunk, inside = with_committed(
+        config,
+        {},
+        torch.from_numpy(actions),
+        valid,
+        torch.from_numpy(executed),
+        torch.tensor(chances),
+    )
+    tables, chunks = slow_windows(config, executed, actions, chances)
+    np.testing.assert_array_equal(observation[COMMITTED].numpy(), np.stack(tables))
+    np.testing.assert_array_equal(chunk.numpy(), np.stack(chunks))
+    ahead = [0, 1, 2, 3] if told == "rolled" else [0, 0, 0, 0]
+    assert inside.sum(1).tolist() == [min(4, 5 - d) for d in ahead]
+
+
+def test_the_spec_says_where_a_chunk_begins():
+    spec = small_spec()
+    assert LoopedPolicy(spec, SMALL).spec == spec
+    prefix = LoopedPolicy(spec, PREFIX).spec
+    assert (prefix.max_committed, prefix.chunk_from) == (3, FROM_OBSERVATION)
+    with pytest.raises(ConfigError):  # these two numbers are no pose that can be rolled forward
+        LoopedPolicy(spec, replace(PREFIX, told="rolled"))
+    assert FROM_COMMITTED != FROM_OBSERVATION
+
+
+def test_windows_of_a_store_carry_what_was_executed(tmp_path: Path):
+    store = small_store(tmp_path / "store")
+    sampler = WindowSampler(store, 4, 8, seed=0, in_flight=3)
+    policy = LoopedPolicy(store.spec, PREFIX)
+    draws = policy.draw(8, torch.Generator().manual_seed(0))
+    reader = WindowReader(policy.config, sampler.instructions, torch.device("cpu"))
+    batch = sampler.batch(0)
+    window = reader.tensors(batch, draws, 0, 8)
+    assert draws.committed is not None
+    assert batch.executed is not None
+    count = (draws.committed * 4).long()
+    told = window.observation[COMMITTED]
+    torch.testing.assert_close(told[..., -1].sum(1), count.float())
+    expected = torch.from_numpy(batch.executed) * told[..., -1:]
+    torch.testing.assert_close(told[..., :-1], expected)
