@@ -73,7 +73,9 @@ class StayingPolicy:
     def __init__(self, spec: PolicySpec) -> None:
         self.spec = spec
 
-    def infer(self, observation: Observation, *, seed: int, loops: int, steps: int) -> Inference:
+    def infer(
+        self, observation: Observation, *, seed: int, loops: int, steps: int, instruction: str = ""
+    ) -> Inference:
         actions = np.tile(observation["proprio"][:14], (self.horizon, 1))
         return Inference(actions, loops, steps, encode_us=1, denoise_us=1)
 

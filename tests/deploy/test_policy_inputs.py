@@ -58,7 +58,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def observation(spec: PolicySpec, committed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    found = {
+    found: dict[str, np.ndarray] = {
         camera.name: rng.integers(0, 256, camera.shape, dtype=np.uint8) for camera in spec.cameras
     }
     found["proprio"] = rng.normal(size=spec.proprio.shape).astype(np.float32)

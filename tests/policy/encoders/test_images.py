@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from loopdit.errors import ConfigError
 from loopdit.policy.encoders.images import make_encoder
-from loopdit.policy.encoders.keypoints import KeypointEncoder
 from loopdit.policy.encoders.patches import PatchEncoder
 from loopdit.policy.encoders.pooled import PooledEncoder
 
