@@ -1,0 +1,1 @@
+"""YAML of `python -m loopdit.eval.morphology.clone`."""

@@ -1,0 +1,1 @@
+"""Bodies as graphs: what a compiled MuJoCo model says of its own morphology."""

@@ -1,0 +1,1 @@
+"""Gymnasium's runners as bodies for the morphology policy: experts, demonstrations, cloning."""
