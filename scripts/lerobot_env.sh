@@ -1,10 +1,11 @@
 #!/bin/sh
-# Makes .suites/lerobot, where LeRobot's own reader runs: sh scripts/lerobot_env.sh
+# Makes .suites/lerobot, where LeRobot's own reader and policy run: sh scripts/lerobot_env.sh
 #
 # LeRobot cannot be in our environment: it needs a torchvision that fits its torch, and half a
-# gigabyte of drivers of robots. Here are its data set module and what that imports, in the versions
-# of lerobot_env.txt, without what it asks for in vain. torchvision's compiled part does not load
-# beside this torch; who imports it defines the one operator that is missed (lerobot_windows.py).
+# gigabyte of drivers of robots. Here are its data set module, its diffusion policy and what those
+# import, in the versions of lerobot_env.txt, without what it asks for in vain. torchvision's
+# compiled part does not load beside this torch; who imports it defines the one operator that is
+# missed (lerobot_windows.py).
 # Instant when nothing has changed. pip's output is in .suites/lerobot/setup.log.
 #
 #   PYTHON=python3.11    use this interpreter

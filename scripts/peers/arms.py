@@ -1,0 +1,112 @@
+"""What is compared: the policy we ship, and its peers at equal parameters, data and steps.
+
+An arm is a policy with how it is trained and the conditions that it is measured under. A study is
+the tasks, training seeds and sizes of one comparison; its folder holds
+
+    OUT/study.json                       the sizes, so that none are mixed
+    OUT/<arm>/<task>-<seed>/checkpoint   the training, with metrics.jsonl
+    OUT/<arm>/<task>-<seed>/eval         eval.json
+    OUT/<arm>/<task>-<seed>/held_out.json
+    OUT/chunk_latency.json               of all arms, measured in turn
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from loopdit.errors import ConfigError
+from loopdit.whole_file import whole_file
+
+
+class Condition(NamedTuple):
+    """Loops K, and denoising steps; 0 is the policy's default, 10 of ours."""
+
+    loops: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A policy of the comparison. `options` are of its training program: policy-train's, or with
+    `lerobot` those of lerobot_policy.py. `extra` ones are run only when they are named."""
+
+    name: str
+    title: str
+    options: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    lerobot: bool = False
+    extra: bool = False
+
+
+def _ours(name: str, title: str, blocks: int, loops: int, *options: str) -> Arm:
+    size = (f"policy.blocks={blocks}", f"policy.max_loops={loops}")
+    conditions = tuple(Condition(k, 0) for k in range(1, loops + 1))
+    return Arm(name, title, (*size, *options), conditions)
+
+
+# The scheduler and the steps that it was trained with, and as many steps as ours take.
+_LEROBOT_STEPS = (Condition(1, 100), Condition(1, 10))
+
+
+def _lerobot(name: str, title: str, *options: str, extra: bool = False) -> Arm:
+    return Arm(name, title, options, _LEROBOT_STEPS, lerobot=True, extra=extra)
+
+
+SHIP = "ship"
+ARMS = {
+    arm.name: arm
+    for arm in (
+        _ours(SHIP, "ours: one block, four loops, one way", 1, 4, "policy.topology=one_way"),
+        _ours("depth", "plain DiT of matched depth: four blocks, unshared", 4, 1),
+        _ours("parameters", "plain DiT of matched parameters: one block", 1, 1),
+        _ours("dense", "dense canvas: one block, four loops", 1, 4, "policy.topology=dense"),
+        _lerobot("lerobot", "LeRobot's diffusion policy, its own learning settings"),
+        _lerobot(
+            "lerobot-1e-3",
+            "LeRobot's diffusion policy at our learning rate",
+            *("--set", "optimizer_lr=1e-3"),
+        ),
+        _lerobot(
+            "lerobot-resnet18",
+            "LeRobot's diffusion policy with its own encoder, ResNet-18",
+            *("--size", "resnet18"),
+            extra=True,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """One comparison; `windows` are held-out ones that the error is measured on."""
+
+    tasks: Sequence[str] = ("lift", "stack")
+    seeds: Sequence[int] = (0, 1, 2)
+    steps: int = 10_000
+    episodes: int = 200
+    windows: int = 256
+    data: Path = Path("outputs/demos")
+    out: Path = Path("outputs/peers")
+
+    def folder(self, arm: Arm, task: str, seed: int) -> Path:
+        """Where everything of one training lies."""
+        return self.out / arm.name / f"{task}-{seed}"
+
+    def store(self, task: str) -> Path:
+        """The demonstrations."""
+        return self.data / f"{task}.zarr"
+
+    def take_up(self) -> None:
+        """Write the sizes into a new folder. Raises ConfigError for a folder of other ones."""
+        sizes = {name: asdict(self)[name] for name in ("steps", "episodes", "windows")}
+        path = self.out / "study.json"
+        if path.exists():
+            there: Any = json.loads(path.read_text())
+            if there != sizes:
+                raise ConfigError(f"{path} says {there}, not {sizes}. Choose another --out.")
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as aside:
+            aside.write_text(json.dumps(sizes) + "\n")
