@@ -16,9 +16,14 @@ def check_observation(spec: PolicySpec, observation: Observation) -> None:
 
 
 def _code_of_fault(spec: PolicySpec, observation: Observation) -> ErrorCode:
-    if {t.name for t in spec.observations} != set(observation):
+    declared, given = {t.name for t in spec.observations}, set(observation)
+    cameras = {camera.name for camera in spec.cameras}
+    blind = bool(cameras) and not cameras & given
+    if given - declared or declared - given - set(spec.optional) or blind:
         return ErrorCode.UNKNOWN
     for tensor in spec.observations:
+        if tensor.name not in given:
+            continue
         value = observation[tensor.name]
         if tuple(value.shape) != tensor.shape:
             return ErrorCode.SHAPE

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from loopdit.errors import CheckpointError, ConfigError
 from loopdit.policy.adaptive_depth import loop_changes
-from loopdit.policy.looped_policy import DEFAULT_TEMPERATURE, LoopedPolicy
+from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.stopping_rule import CHUNK, LEAST_LOOPS, StoppingRule
 from loopdit.whole_file import whole_file
 
@@ -55,23 +55,28 @@ def calibrate(
     mean_loops: float | None = None,
     quantile: float | None = None,
     measure: str = CHUNK,
-    temperature: float = DEFAULT_TEMPERATURE,
+    temperature: float | None = None,
 ) -> Calibration:
     """On batches of raw observations, to either of two ends.
 
     mean_loops: the smallest threshold that takes at most so many on average. quantile: the one that
     this share of the changes of the last loop is below, which calls settled what the deepest loop
-    leaves settled. `temperature` is the spread of the starting noise when serving. Raises
-    ConfigError for neither or both of them, and for a mean that no threshold has.
+    leaves settled. `temperature` is the spread of the starting noise when serving, the policy's own
+    where it is None. Raises ConfigError for neither or both of them, and for a mean that no
+    threshold has.
     """
     if (mean_loops is None) == (quantile is None):
         raise ConfigError("a threshold is found for mean_loops or for quantile: give one of them.")
+    spread = policy.temperature if temperature is None else temperature
     generator = torch.Generator().manual_seed(0)
     found: list[Tensor] = []
     for batch in observations:
         count = len(next(iter(batch.values())))
         noise = torch.randn(count, policy.horizon, *policy.spec.action.shape, generator=generator)
-        found.append(loop_changes(policy, batch, temperature * noise, measure))
+        fresh = None  # of the one step that a guess is made in
+        if policy.objective.needs_fresh_noise:
+            fresh = spread * torch.randn(noise.shape, generator=generator)[None]
+        found.append(loop_changes(policy, batch, spread * noise, measure, fresh))
     if not found or policy.max_loops < LEAST_LOOPS:
         raise ConfigError(
             f"nothing to calibrate: {sum(map(len, found))} observations, and a policy of "

@@ -31,6 +31,7 @@ robot, and seen.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, cast
 
 import torch
@@ -136,7 +137,8 @@ class LoopedDiT(nn.Module):
     def encode(self, inputs: Inputs, loops: int, truncate: int = 0) -> Context:
         """The observation's keys and values for K = `loops`, and what denoising needs besides.
 
-        `truncate`: how many of the last loops carry gradient, 0 for all.
+        `truncate`: how many of the last loops carry gradient, 0 for all; those before them are
+        computed without a graph, and what the first loop is given gets the gradient in their place.
         """
         tokens, mask = self.observation_tokens(inputs)
         if self.config.topology == DENSE:
@@ -153,13 +155,14 @@ class LoopedDiT(nn.Module):
         condition = self.condition(torch.full((1,), CLEAN, device=tokens.device))
         bias = None if mask is None else mask[:, None, None]
         modulations = [block.modulate(condition) for block in self.stack]
-        first = tokens
+        first, from_loop = tokens, loops - truncate if truncate else 0
         for loop in range(loops):
-            tokens = self._loop_input(tokens, first, loop, loops - truncate if truncate else 0)
             made: list[tuple[Tensor, Tensor]] = []
-            for block, modulation in zip(self.stack, modulations, strict=True):
-                tokens, key_value = block.run(tokens, modulation, bias=bias)
-                made.append(key_value)
+            with _graph(loop >= from_loop):
+                tokens = self._loop_input(tokens, first, loop, from_loop)
+                for block, modulation in zip(self.stack, modulations, strict=True):
+                    tokens, key_value = block.run(tokens, modulation, bias=bias)
+                    made.append(key_value)
             keys, values = zip(*made, strict=True)
             yield torch.stack(keys), torch.stack(values)
 
@@ -184,20 +187,25 @@ class LoopedDiT(nn.Module):
         if context.mask is not None:
             own = context.mask.new_ones(len(sample), tokens.shape[1])
             bias = torch.cat([context.mask, own], 1)[:, None, None]  # (B, 1, 1, N + H / group)
-        modulations = [block.modulate(condition) for block in self.stack]
         dense = self.config.topology == DENSE
         observed = context.keys.shape[3] if dense else 0
+        if dense and condition.shape[1] > 1:  # a token's own, where actions are committed
+            noisy = self.condition(times).expand(-1, observed, -1)
+            condition = torch.cat([noisy, condition], dim=1)
+        modulations = [block.modulate(condition) for block in self.stack]
         if dense:  # one stream, all of it at the sample's time
             tokens = torch.cat([context.keys[0, :, 0], tokens], dim=1)
         first, depth = tokens, 1 if dense else len(self.blocks)
         loops = len(context.keys) // depth
+        from_loop = loops - truncate if truncate else 0
         for loop in range(loops):
-            tokens = self._loop_input(tokens, first, loop, loops - truncate if truncate else 0)
-            for i, (block, modulation) in enumerate(zip(self.stack, modulations, strict=True)):
-                at = loop * depth + i
-                kept = None if dense else (context.keys[at], context.values[at])
-                tokens, _ = block.run(tokens, modulation, kept, bias)
-            output = self.action_out(self.out_norm(tokens[:, observed:]))
+            with _graph(loop >= from_loop):
+                tokens = self._loop_input(tokens, first, loop, from_loop)
+                for i, (block, modulation) in enumerate(zip(self.stack, modulations, strict=True)):
+                    at = loop * depth + i
+                    kept = None if dense else (context.keys[at], context.values[at])
+                    tokens, _ = block.run(tokens, modulation, kept, bias)
+                output = self.action_out(self.out_norm(tokens[:, observed:]))
             yield output.unflatten(-1, (group, -1)).flatten(1, 2)  # (B, H, A)
 
     @property
@@ -269,3 +277,8 @@ class LoopedDiT(nn.Module):
         """Times (B,) -> condition (B, 1, D): one for all tokens of a sample."""
         angles = times[:, None] * self.frequencies
         return self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))[:, None]
+
+
+def _graph(kept: bool) -> AbstractContextManager[None]:
+    """Where not `kept`, what is computed inside is not recorded for gradients."""
+    return nullcontext() if kept else torch.no_grad()

@@ -10,9 +10,9 @@ from typing import Any
 
 from loopdit.eval.reporting.table import policy_text
 from loopdit.eval.rollouts.condition import Condition
+from loopdit.eval.rollouts.policy_sources import BASELINES
 from loopdit.eval.runs.results import Row
 
-BASELINES = ("zeros", "random", "expert", "untrained", "replay")
 AXES = tuple(field.name for field in fields(Condition))
 _MEASURED_LATER = (
     "time_to_success_s",

@@ -148,11 +148,14 @@ def torch_module(policy: "LoopedPolicy", rule: StoppingRule | None = None) -> In
         if vocabulary is not None:
             given[INSTRUCTION] = vocabulary.told(policy.config.instruction, instruction)
         batched = {name: torch.from_numpy(np.asarray(value))[None] for name, value in given.items()}
-        drawn = starting_noise(seed, 1, policy.horizon, policy.spec.action.shape[0])
-        noise = policy.temperature * torch.from_numpy(drawn)
+        # The starting noise, and behind it that of each step of a sampler which draws some.
+        count = 1 + steps if policy.objective.needs_fresh_noise else 1
+        drawn = starting_noise(seed, count, policy.horizon, policy.spec.action.shape[0])
+        noise, later = (policy.temperature * torch.from_numpy(drawn)).split([1, count - 1])
+        fresh = later[:, None] if len(later) else None
         if rule is None:
-            return Answer(policy.act(batched, noise, loops, steps)[0].numpy(), loops)
-        made = act_adaptively(policy, batched, noise, rule, loops, steps)
+            return Answer(policy.act(batched, noise, loops, steps, fresh)[0].numpy(), loops)
+        made = act_adaptively(policy, batched, noise, rule, loops, steps, fresh)
         return Answer(made.actions[0].numpy(), int(made.loops[0]))
 
     return infer

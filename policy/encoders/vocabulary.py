@@ -9,13 +9,12 @@ Numpy only: whoever serves a policy numbers the instruction, with no need of tor
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from loopdit.errors import ObservationError, SpecMismatch
+from loopdit.errors import ObservationError
 
 # The key of those numbers beside an observation's own.
 INSTRUCTION = "instruction"
@@ -93,10 +92,6 @@ class Vocabulary:
         ids[: len(words)] = [numbers.get(word, UNKNOWN) for word in words]
         return ids
 
-    def unknown(self, instruction: str) -> list[str]:
-        """Its words that the policy was not trained with, for a warning."""
-        return [word for word in words_of(instruction) if word not in self.words]
-
     def task(self, instruction: str) -> np.ndarray:
         """The number of the task that has these words in this order, () int64.
 
@@ -120,22 +115,6 @@ class Vocabulary:
         """The shape of that."""
         return () if kind == TASK else (self.length,)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; `from_dict` reads it back."""
-        return {
-            "words": list(self.words),
-            "instructions": list(self.instructions),
-            "length": self.length,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Vocabulary":
-        """Read what `to_dict` wrote. Raises SpecMismatch for anything else."""
-        try:
-            return cls(_texts("words", data), _texts("instructions", data), _whole("length", data))
-        except (KeyError, TypeError, ValueError) as error:
-            raise SpecMismatch(f"unreadable vocabulary: {error!r}.") from error
-
     def _closest(self, instruction: str) -> str:
         """The known instructions most like it, in a sentence."""
         by_letters = {known.lower(): known for known in self.instructions if known}
@@ -143,16 +122,3 @@ class Vocabulary:
         if not found:
             return "It was trained without instructions."
         return f"The closest it was trained with: {'; '.join(repr(by_letters[f]) for f in found)}."
-
-
-def _texts(key: str, data: Mapping[str, Any]) -> tuple[str, ...]:
-    value = data[key]
-    if not isinstance(value, list) or not all(type(text) is str for text in value):
-        raise TypeError(f"{key} is {value!r:.60}")
-    return tuple(value)
-
-
-def _whole(key: str, data: Mapping[str, Any]) -> int:
-    if type(data[key]) is not int:
-        raise TypeError(f"{key} is {data[key]!r:.60}")
-    return data[key]

@@ -1,13 +1,11 @@
 """One token that says what to do, from what the policy is told.
 
-Shapes: B batch, W words of an instruction, E numbers of a given embedding, D width. Three ways to
-be told, each (B, ...) -> (B, 1, D):
+Shapes: B batch, W words of an instruction, D width. Two ways to be told, each (B, ...) ->
+(B, 1, D):
 
     words      numbers of the instruction's words (B, W) int64 (`vocabulary`): other words for the
                same task are understood as far as the words are known
     task       the number of one of the instructions of the data (B,) int64: no words, no confusion
-    embedding  a vector that another model made of the instruction (B, E) float32, as an extra of
-               the episodes has it: whatever language that model knows
 
 Nothing here depends on the values in its control flow, so all of it exports to a graph.
 """
@@ -17,9 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from loopdit.errors import ConfigError
-from loopdit.policy.encoders.vocabulary import PADDING, UNKNOWN, Vocabulary
-
-KINDS = ("words", "task", "embedding")
+from loopdit.policy.encoders.vocabulary import PADDING, TASK, UNKNOWN, Vocabulary
 
 
 class InstructionEncoder(nn.Module):
@@ -57,45 +53,19 @@ class TaskEncoder(nn.Module):
         return self.tasks(task)[:, None]
 
 
-class EmbeddingEncoder(nn.Module):
-    """A given embedding: (B, E) float32 -> (B, 1, D). Its scale, which differs from model to model,
-    is taken out."""
-
-    def __init__(self, embedding_dim: int, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(embedding_dim)
-        self.project = nn.Linear(embedding_dim, width)
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        """(B, E) -> (B, 1, D)."""
-        return self.project(self.norm(embedding))[:, None]
-
-
 def make_instruction_encoder(
-    kind: str, width: int, vocabulary: Vocabulary | None = None, embedding_dim: int = 0
-) -> InstructionEncoder | TaskEncoder | EmbeddingEncoder:
-    """A fresh encoder of one of KINDS: "words" and "task" go by the vocabulary of the data,
-    "embedding" by the length of its vectors.
+    kind: str, width: int, vocabulary: Vocabulary
+) -> InstructionEncoder | TaskEncoder:
+    """A fresh encoder for a policy that is told its task by WORDS or by TASK.
 
-    Raises ConfigError for an unknown kind, or for one whose data has nothing of the sort.
+    Raises ConfigError where the data has no instruction to tell.
     """
-    if kind not in KINDS:
-        raise ConfigError(
-            f"policy.instruction={kind} is not known. Choose one of: {', '.join(KINDS)}."
-        )
-    if kind == "embedding":
-        if embedding_dim < 1:
-            raise ConfigError(
-                "policy.instruction=embedding, but the data has no embedding of the instruction. "
-                "Store one as an extra of the episodes, or use policy.instruction=words."
-            )
-        return EmbeddingEncoder(embedding_dim, width)
-    if vocabulary is None or not vocabulary.words:
+    if not vocabulary.words:
         raise ConfigError(
             f"policy.instruction={kind}, but the data has no instruction with words in it. Leave "
             f"it out, or record the episodes with one."
         )
-    if kind == "task":
+    if kind == TASK:
         return TaskEncoder(len(vocabulary.instructions), width)
     return InstructionEncoder(vocabulary.size, width)
 

@@ -79,15 +79,17 @@ def stack_loops(
     """The loops of one unit of `stack`: of the whole stack, or of block `unit` where blocks are
     looped one by one, begun where those before it end.
 
-    Arguments as of LoopedStack, `bias` and `positions` with all their axes. What ends the loops is
-    not part of them: exit gates, halting.
+    Arguments as of LoopedStack. What ends the loops is not part of them: exit gates, halting.
+    Raises ConfigError for a unit that the stack has not.
     """
     units = cast(list[LoopedUnit], list(stack.units))
+    if not 0 <= unit < len(units):
+        raise ConfigError(f"unit={unit} is out of range: this model loops {len(units)} units.")
     with torch.no_grad():
         for earlier in units[:unit]:
             tokens, *_ = earlier(tokens, condition, stack.config.loops, bias, positions, None)
-    injection = units[unit].injection
     blocks = cast(list[LoopedBlock], list(units[unit].blocks))
+    injection = units[unit].injection
     loops = stack.config.loops
 
     def step(state: Tensor, loop: int) -> Tensor:
@@ -95,7 +97,7 @@ def stack_loops(
         beta = sharpness(loop, loops, stack.config.sharpest)
         if injection is not None:
             state = injection(state, tokens)
-        for block in blocks:
+        for block in blocks:  # modulated here, so that a step has a gradient of its own
             modulation = block.block.modulate(condition)
             state = block(state, modulation, loop, bias, beta, positions)
         return state

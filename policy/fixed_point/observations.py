@@ -11,8 +11,10 @@ from torch import Tensor
 from loopdit.datasets.spec import PROPRIO
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.windows import WindowSampler
+from loopdit.policy.encoders.absent_cameras import AVAILABLE
 from loopdit.policy.encoders.vocabulary import INSTRUCTION
-from loopdit.policy.looped_policy import AVAILABLE, LoopedPolicy
+from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.training.in_flight import extra_horizon
 from loopdit.policy.training.window_tensors import WindowReader
 
 
@@ -29,8 +31,9 @@ def recorded(policy: LoopedPolicy, data: str, samples: int, seed: int) -> dict[s
         "Name the data it was trained on, or leave data= out for synthetic observations.",
     )
     config = policy.config
+    horizon = config.action_horizon + extra_horizon(config)
     sampler = WindowSampler(
-        store, policy.horizon, samples, seed, history=config.history, in_flight=config.in_flight
+        store, horizon, samples, seed, history=config.history, in_flight=config.in_flight
     )
     reader = WindowReader(config, sampler.instructions, torch.device("cpu"))
     draws = policy.draw(samples, torch.Generator().manual_seed(seed))

@@ -32,7 +32,9 @@ class DepthConfig:
     distill: float = option(0.5, "share of the deepest exit in a shallower exit's target")
     loops: int = option(0, "the depth that mode=fixed trains; 0 = the deepest")
     stage: int = option(1000, "steps between two depths of mode=curriculum, which begins with one")
-    truncate: int = option(0, "how many of the last loops carry gradient; 0 = all")
+    truncate: int = option(
+        0, "how many of the last loops carry gradient, where one depth is trained; 0 = all"
+    )
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
@@ -47,6 +49,12 @@ class DepthConfig:
         if self.loops and self.mode != FIXED:
             raise ConfigError(
                 f"depth.loops={self.loops} is for depth.mode=fixed, not {self.mode}. Give one."
+            )
+        if self.truncate and self.mode not in (FIXED, CURRICULUM):
+            raise ConfigError(
+                f"depth.truncate={self.truncate} leaves the exits before the last loops without "
+                f"gradient, and depth.mode={self.mode} trains them. Use mode={FIXED} or "
+                f"{CURRICULUM}, or leave truncate out."
             )
 
     def require_within(self, max_loops: int) -> None:
@@ -144,6 +152,7 @@ def objective_losses(
 
 
 def _weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
-    """(K, B, H, A) -> (K,), by weights (B, H)."""
+    """(K, B, H, A) -> (K,), by weights (B, H); 0 where nothing counts."""
     weight = weight[..., None].to(error.dtype)
-    return (weight * error).sum((1, 2, 3)) / (weight.sum() * error.shape[-1])
+    total = (weight.sum() * error.shape[-1]).clamp_min(torch.finfo(error.dtype).tiny)
+    return (weight * error).sum((1, 2, 3)) / total

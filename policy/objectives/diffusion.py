@@ -58,10 +58,11 @@ def alpha_table(train_timesteps: int, beta_schedule: str) -> Tensor:
             "policy.objective.kind=ddpm_* takes its noise schedule from the package diffusers, "
             "which is not installed. Install it: pip install diffusers"
         ) from error
-    scheduler = DDPMScheduler(
-        num_train_timesteps=train_timesteps,
-        beta_schedule=cast(Any, beta_schedule),  # one of its literals, by ObjectiveConfig
-    )
+    with torch.device("cpu"):  # a model may be made under `meta`, which has no numbers to check
+        scheduler = DDPMScheduler(
+            num_train_timesteps=train_timesteps,
+            beta_schedule=cast(Any, beta_schedule),  # one of its literals, by ObjectiveConfig
+        )
     signal = float(scheduler.alphas_cumprod[-1].sqrt())
     if signal > _MOST_SIGNAL:
         raise ConfigError(
@@ -69,7 +70,7 @@ def alpha_table(train_timesteps: int, beta_schedule: str) -> Tensor:
             f"{train_timesteps} has {signal:.0%} of the chunk left at its noisiest. Use 1000, or "
             f"squaredcos_cap_v2."
         )
-    return torch.cat([scheduler.alphas_cumprod.flip(0), torch.ones(1)])
+    return torch.cat([scheduler.alphas_cumprod.flip(0), torch.ones(1, device="cpu")])
 
 
 def alphas_at(alphas: Tensor, level: Tensor) -> Tensor:

@@ -26,13 +26,13 @@ from loopdit.policy.objectives.objective import CLEAN, Objective, Predict, keep_
 def gripper_mask(spec: PolicySpec, words: Sequence[str]) -> Tensor:
     """(A,) bool: actions whose label contains one of `words`. Raises ConfigError for none."""
     labels = spec.action.labels
-    mask = torch.tensor([any(word in label for word in words) for label in labels])
-    if not mask.any():
+    chosen = [any(word in label for word in words) for label in labels]
+    if not any(chosen):
         raise ConfigError(
             f"policy.objective.gripper=bce, and no action is called by one of {', '.join(words)}. "
             f"The actions are: {', '.join(labels) or 'without labels'}."
         )
-    return mask
+    return torch.tensor(chosen)
 
 
 def gripper_ends(spec: PolicySpec) -> Tensor:

@@ -7,8 +7,8 @@ All of it is off by default. It runs on the device that the batch is on, for a w
 and is a function of (options, batch, chances), so a resumed run draws what the first one drew.
 A window is changed as one: each of its frames of a camera in the same way. A trainer does:
 
-    require_possible(config.augment, policy.spec)  # before it starts
-    chances = draw_chances(config.augment, policy.spec, count, generator)  # beside policy.draw()
+    require_possible(config.augment, policy.spec, instruction)  # before it starts
+    chances = draw_chances(config.augment, policy.spec, count, generator, words)
     changed = augmented(config.augment, policy.spec, observations, chances, mean)
     policy.losses(changed.observations, ..., seen=changed.seen)
 

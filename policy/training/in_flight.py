@@ -8,6 +8,7 @@ expert would have taken there: a policy that is told of a detour learns to come 
 one that only ever met its expert's own plan would learn to ignore what it is told.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def with_committed(
     on; chances (B,) in [0, 1) say how many of those are committed.
     """
     most = config.in_flight
-    count = (chances * (most + 1)).long().clamp(max=most)  # (B,) 0..F
+    count = _count(config, chances)
     steps = torch.arange(most, device=actions.device)
     there = (steps < count[:, None])[..., None].to(executed.dtype)  # (B, F, 1)
     observation = {**observation, COMMITTED: torch.cat([there * executed, there], dim=-1)}
@@ -43,3 +44,17 @@ def with_committed(
     ahead = count[:, None] + torch.arange(config.action_horizon, device=actions.device)  # (B, H)
     rows = torch.arange(len(actions), device=actions.device)[:, None]
     return observation, actions[rows, ahead], valid[rows, ahead]
+
+
+def learned(config: LoopedDiTConfig, valid: np.ndarray, chances: Tensor | None) -> np.ndarray:
+    """How many actions of each window are learned from (B,), of valid (B, H + extra_horizon)."""
+    if chances is None:
+        return valid.sum(axis=1)
+    first = _count(config, chances).cpu().numpy()[:, None]
+    steps = np.arange(valid.shape[1])
+    return (valid & (steps >= first) & (steps < first + config.action_horizon)).sum(axis=1)
+
+
+def _count(config: LoopedDiTConfig, chances: Tensor) -> Tensor:
+    """(B,) in [0, 1) -> (B,) int64 from 0 to F."""
+    return (chances * (config.in_flight + 1)).long().clamp(max=config.in_flight)

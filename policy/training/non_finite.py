@@ -20,7 +20,10 @@ def is_finite(losses: Tensor, gradient_norm: Tensor) -> bool:
 
 def spoilt_rows(batch: Batch) -> tuple[str, list[int]] | None:
     """The first tensor of the data with such numbers, and the windows of the batch they are in."""
-    for name, values in {**batch.observations, "action": batch.actions}.items():
+    tensors = {**batch.observations, "action": batch.actions}
+    if batch.executed is not None:
+        tensors["executed_action"] = batch.executed
+    for name, values in tensors.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             axes = tuple(range(1, values.ndim))
             return name, np.flatnonzero(~np.isfinite(values).all(axis=axes)).tolist()

@@ -25,6 +25,7 @@ from loopdit.policy.objectives.depth import DepthConfig, DepthPlan, ExitLosses, 
 from loopdit.policy.training import non_finite
 from loopdit.policy.training.augmentation import augmented, draw_chances
 from loopdit.policy.training.config import TrainConfig
+from loopdit.policy.training.in_flight import learned
 from loopdit.policy.training.window_tensors import WindowReader
 
 _FINAL_LEARNING_RATE = 0.03  # share of the peak at the end of the cosine
@@ -164,8 +165,9 @@ class Trainer:
         draws = every.rows(mine.start, mine.stop)
         plan = plan_depth(config.depth, self.policy.max_loops, self.step, self._uniform())
         chances = chances[mine] if chances is not None else None
-        counted = batch.valid.sum(axis=1)  # (B,) actions of each window that count
-        total = float(self._over_processes(torch.tensor(float(counted.sum()))))
+        # (B,) actions of each window that count
+        counted = learned(self.policy.config, batch.valid, draws.committed)
+        total = float(self._over_processes(torch.tensor(float(counted.sum())))) or 1.0
         objectives: list[Tensor] = []
         errors: list[Tensor] = []
         pieces = list(_pieces(len(batch.actions), config.accumulate))

@@ -1,8 +1,8 @@
 """Which place of one policy's weight means what which place of another's does.
 
-Cameras are the same by name, words by themselves, elements of proprio and action by label, loops,
-blocks and tokens of a chunk by number, past steps by age. Knows the parameters of `LoopedDiT` by
-name; copies nothing.
+Cameras are the same by name, words and tasks by themselves, elements of proprio and action by
+label, loops, blocks and tokens of a chunk by number, past steps by age. Knows the parameters of
+`LoopedDiT` by name; copies nothing.
 """
 
 from typing import NamedTuple
@@ -55,8 +55,8 @@ def match_weight(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
         size, old_size = spec.action.shape[-1], old_spec.action.shape[-1]
         places = [(g * size + a, g * old_size + b) for g in range(group) for a, b in pairs]
         return _rows(name, old, new, (places, reason), axis=int(name == "action_in.weight"))
-    if name == "instruction.words.weight":
-        return _words(name, old, new)
+    if name in ("instruction.words.weight", "instruction.tasks.weight"):
+        return _told(name, old, new)
     if part in ("action_position", "loop_embedding", "history_position"):
         return _numbered(name, old, new)
     return _rows(name, old, new, None)
@@ -107,19 +107,17 @@ def _numbered(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
     return _rows(name, old, new, (pairs, reason))
 
 
-def _words(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
-    """Rows of the words that both know, padding and the unknown word included."""
+def _told(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
+    """Rows of the words that both know, padding and the unknown word included, or of the tasks."""
     before, now = old.config.vocabulary, new.config.vocabulary
     if before is None or now is None or old.config.instruction != new.config.instruction:
         return Match(None, 0, [], "it was told its task in another way, or not at all")
-    first = now.size - len(now.words)
+    words = name == "instruction.words.weight"
+    known, wanted = (v.words if words else v.instructions for v in (before, now))
+    first = now.size - len(now.words) if words else 0
     pairs: Pairs = [(i, i) for i in range(first)]
-    pairs += [
-        (first + i, first + before.words.index(word))
-        for i, word in enumerate(now.words)
-        if word in before.words
-    ]
-    missing = [word for word in now.words if word not in before.words]
+    pairs += [(first + i, first + known.index(one)) for i, one in enumerate(wanted) if one in known]
+    missing = [one for one in wanted if one not in known]
     return _rows(name, old, new, (pairs, f"new: {', '.join(missing)}" if missing else ""))
 
 

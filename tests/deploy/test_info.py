@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from loopdit.deploy.info import main
 from loopdit.policy.checkpoint import save_checkpoint
 from loopdit.policy.depth_calibration import Calibration, save_calibration
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.objective import ObjectiveConfig
 
 Told = tuple[str, str]
 Call = Callable[..., Told]
@@ -141,3 +143,17 @@ def test_a_damaged_checkpoint_is_refused(call: Call, checkpoint: Path):
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "model.safetensors is damaged" in call(checkpoint)[1]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [ObjectiveConfig(gripper="bce", gripper_labels=["shut"]), ObjectiveConfig("ddpm_v")],
+)
+def test_a_checkpoint_of_any_objective_is_told(
+    call: Call, tmp_path: Path, objective: ObjectiveConfig
+):
+    """Its parameters are counted on the meta device, where nothing has a value."""
+    spec = small_spec()
+    spec = replace(spec, action=replace(spec.action, labels=("reach", "shut")))
+    save_checkpoint(tmp_path / "made", LoopedPolicy(spec, replace(SMALL, objective=objective)), {})
+    assert described(call, tmp_path / "made")["policy"]["objective"] == asdict(objective)

@@ -13,7 +13,7 @@ from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import ConfigError
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
-from loopdit.policy.training.in_flight import extra_horizon, with_committed
+from loopdit.policy.training.in_flight import extra_horizon, learned, with_committed
 from loopdit.policy.training.window_tensors import WindowReader
 
 PREFIX = replace(SMALL, in_flight=3)  # of four actions, two to a token
@@ -160,3 +160,37 @@ def test_windows_of_a_store_carry_what_was_executed(tmp_path: Path):
     torch.testing.assert_close(told[..., -1].sum(1), count.float())
     expected = torch.from_numpy(batch.executed) * told[..., -1:]
     torch.testing.assert_close(told[..., :-1], expected)
+
+
+def test_a_dense_policy_is_told_of_them_too():
+    torch.manual_seed(0)
+    dense = LoopedPolicy(SPEC, replace(PREFIX, topology="dense")).eval()
+    chunk = dense.act(observed(2, COMMITTED_ACTIONS), torch.zeros(1, 4, 2), loops=2)
+    torch.testing.assert_close(chunk[0, :2], COMMITTED_ACTIONS[:2])
+
+
+def test_windows_of_which_nothing_is_left_to_learn_cost_nothing(policy: LoopedPolicy):
+    draws = policy.draw(1, torch.Generator().manual_seed(0))
+    last = torch.tensor([[True, False, False, False]])  # the last step of an episode
+    losses = policy.losses(
+        observed(2, COMMITTED_ACTIONS), torch.zeros(1, 4, 2), last, draws, distill=0.5
+    )
+    assert not losses.objective.any()
+    assert not losses.error.any()
+
+
+@pytest.mark.parametrize("told", ["prefix", "rolled"])
+def test_a_window_counts_by_the_actions_that_are_learned_from_it(told: str):
+    config = replace(PREFIX, told=told)
+    horizon = config.action_horizon + extra_horizon(config)
+    valid = np.arange(horizon) < np.array([[horizon], [5], [3], [1]])
+    chances = torch.tensor([0.0, 0.3, 0.6, 0.99])
+    executed = torch.zeros(4, 3, 2)
+    observation, _, inside = with_committed(
+        config, {}, torch.zeros(4, horizon, 2), torch.from_numpy(valid), executed, chances
+    )
+    if told == "prefix":
+        there = observation[COMMITTED][..., -1] > 0
+        inside = inside & ~torch.nn.functional.pad(there, (0, 1))
+    assert learned(config, valid, chances).tolist() == inside.sum(1).tolist()
+    assert learned(SMALL, valid, None).tolist() == valid.sum(1).tolist()

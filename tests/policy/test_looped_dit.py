@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,3 +110,35 @@ def test_loops_share_their_weights():
 def test_sizes_that_cannot_work_are_refused_with_the_remedy(settings: dict[str, Any], said: str):
     with pytest.raises(ConfigError, match=said):
         LoopedDiTConfig(**settings)
+
+
+@pytest.mark.parametrize("topology", ["one_way", "dense"])
+def test_truncation_changes_no_value_trains_the_last_loops_alone_and_keeps_less(topology: str):
+    torch.manual_seed(0)
+    model = LoopedDiT(replace(CONFIG, topology=topology), [32, 32], 5, 7)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    observed, sample, times = given()
+    outputs: list[torch.Tensor] = []
+    kept: list[int] = []
+    for truncate in (0, 1):
+        model.zero_grad()
+        sizes: list[int] = []
+
+        def keep(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            context = model.encode(observed, 3, truncate)
+            *_, output = model.exits(sample, times, context, truncate)
+        output.square().sum().backward()
+        outputs.append(output)
+        kept.append(sum(sizes))
+    torch.testing.assert_close(outputs[0], outputs[1])
+    assert kept[1] < 0.6 * kept[0]
+    assert model.loop_embedding.grad is not None
+    assert model.loop_embedding.grad.any(1).tolist() == [False, False, True]
+    for entrance in (model.proprio.weight, model.action_in.weight):  # through the cut
+        assert entrance.grad is not None
+        assert entrance.grad.any()

@@ -19,6 +19,7 @@ from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.normalization import NormalizeConfig, fit_normalizer
 from loopdit.policy.training.reuse import Reuse, start_from
 from loopdit.policy.training.train import train
+from loopdit.policy.training.weight_matches import match_weight
 
 ACTIONS = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
 
@@ -252,3 +253,14 @@ def test_a_fine_tuning_prints_what_it_reused_and_goes_on_without_what_it_began_f
     for name, value in load_file(whole / "model.safetensors").items():
         if name.startswith("normalizer"):
             assert torch.equal(value, load_file(tuned / "model.safetensors")[name])
+
+
+def test_a_task_begins_from_its_own_row_wherever_it_stood():
+    def told(*instructions: str) -> LoopedPolicy:
+        config = replace(SMALL, instruction="task", instructions=list(instructions))
+        return LoopedPolicy(small_spec(), config)
+
+    match = match_weight("instruction.tasks.weight", told("b", "c"), told("a", "c"))
+    assert (match.pairs, match.reason) == ([(1, 1)], "new: a")
+    match = match_weight("instruction.tasks.weight", told("b", "c"), told("a", "b", "c"))
+    assert (match.pairs, match.reason) == ([(1, 0), (2, 1)], "new: a")

@@ -27,12 +27,14 @@ from loopdit.eval.rollouts.policies import (
     ReplayPolicy,
     ZerosPolicy,
     in_process,
+    torch_module,
     untrained_twin,
 )
 from loopdit.eval.rollouts.policy_sources import open_policy
 from loopdit.policy.checkpoint import save_checkpoint
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.objective import ObjectiveConfig
 
 SPEC = arm_spec(IMAGE_SIZE)
 
@@ -275,3 +277,14 @@ def test_recorded_actions_are_played_one_by_one_and_no_further():
         np.testing.assert_array_equal(np.concatenate(played), [[0, 1], [2, 3], [4, 5]])
     with pytest.raises(IndexError):
         policy.chunk({}, "")
+
+
+def test_a_sampler_that_draws_noise_at_each_step_gets_it_from_the_seed():
+    torch.manual_seed(0)
+    objective = ObjectiveConfig("ddpm_x0", sampler="ddpm")
+    config = LoopedDiTConfig(width=32, max_loops=2, action_horizon=4, objective=objective)
+    infer = torch_module(LoopedPolicy(SPEC, config).eval())
+    seen = observation(1)
+    chunks = [infer(seen, "", seed, 2, 5).actions for seed in (3, 3, 4)]
+    assert np.array_equal(chunks[0], chunks[1])
+    assert not np.array_equal(chunks[0], chunks[2])

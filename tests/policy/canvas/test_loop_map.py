@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -41,3 +42,16 @@ def test_the_map_applied_again_and_again_is_the_pass_of_the_model(
         assert torch.equal(step(state, 7), step(state, 2))
     with pytest.raises(ConfigError, match=f"unit={units} is out of range"):
         canvas_loops(model, canvas, level, units)
+
+
+@pytest.mark.parametrize("ending", [{"exits": "token"}, {"halting": "token", "halt_at": 0.2}])
+def test_a_block_begins_where_the_one_before_it_ended_however_that_ended(ending: dict[str, Any]):
+    torch.manual_seed(0)
+    loops = replace(CONFIG.loops, init="paper", **ending)
+    model = CanvasModel(replace(CONFIG, loops=loops)).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    canvas, level = moving_squares(2, seed=1), torch.full((2,), 0.5)
+    tokens, condition = model.tokens(canvas), model.condition(level)
+    ended, *_ = model.stack.units[0](tokens, condition, 3, model.bias, model.coordinates, None)
+    assert torch.equal(canvas_loops(model, canvas, level, 1).start, ended)

@@ -1,70 +1,7 @@
 import numpy as np
-import pytest
 import torch
-from torch import Tensor, nn
 
-from loopdit.policy.encoders.cameras import drop_cameras, encode_cameras
-from loopdit.policy.encoders.images import make_encoder
-
-KINDS = ("keypoints", "pooled", "patches")
-
-
-def encoders(kind: str) -> nn.ModuleList:
-    torch.manual_seed(0)
-    return nn.ModuleList(make_encoder(kind, 32, size) for size in (16, 32))
-
-
-def frames(count: int, seed: int = 0) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [2 * torch.rand(count, 3, size, size, generator=generator) - 1 for size in (16, 32)]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("content", [0.0, 1.0, 1e30, torch.inf, torch.nan])
-def test_nothing_in_a_missing_cameras_place_reaches_tokens_or_gradients(kind: str, content: float):
-    available = torch.tensor([[True, True], [False, True], [True, False]])
-    found: list[list[Tensor]] = []
-    for put in (None, content):
-        given, made = frames(3), encoders(kind)
-        if put is not None:
-            given[0][1] = put
-            given[1][2] = put
-        tokens, mask = encode_cameras(made, given, available)
-        tokens.square().sum().backward()
-        found.append([tokens, mask, *[p.grad for p in made.parameters() if p.grad is not None]])
-    assert len(found[0]) > 4
-    for clean, spoilt in zip(*found, strict=True):
-        assert torch.equal(clean, spoilt)
-        assert clean.isfinite().all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_attends_by_the_mask_sees_a_missing_camera_as_if_it_had_never_been(kind: str):
-    """Attention over the masked tokens against attention over the other camera's tokens alone."""
-    made, given = encoders(kind), frames(2)
-    tokens, mask = encode_cameras(made, given, torch.tensor([[True, False], [True, False]]))
-    query = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(3))
-    attend = nn.functional.scaled_dot_product_attention
-    masked = attend(query, tokens, tokens, attn_mask=mask[:, None])
-    alone = next(iter(made))(given[0])
-    torch.testing.assert_close(masked, attend(query, alone, alone))
-
-
-def test_with_all_cameras_the_tokens_are_the_encoders_own():
-    made, given = encoders("keypoints"), frames(2)
-    expected = torch.cat([e(f) for e, f in zip(made, given, strict=True)], 1)
-    for available in (None, torch.ones(2, 2, dtype=torch.bool)):
-        tokens, mask = encode_cameras(made, given, available)
-        assert torch.equal(tokens, expected)
-        assert mask.shape == (2, 8)
-        assert mask.all()
-
-
-def test_the_mask_has_each_cameras_own_number_of_tokens():
-    torch.manual_seed(0)
-    made = [make_encoder("pooled:1", 32, 16), make_encoder("patches", 32, 32)]
-    _, mask = encode_cameras(made, frames(2), torch.tensor([[True, False], [False, True]]))
-    assert mask.tolist() == [[True] + [False] * 16, [False] + [True] * 16]
+from loopdit.policy.encoders.cameras import drop_cameras
 
 
 def test_cameras_are_hidden_as_often_as_asked_and_never_the_last_one():

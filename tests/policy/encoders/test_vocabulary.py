@@ -1,6 +1,4 @@
-import json
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopdit.envs.registry import ENV_NAMES, make_env
-from loopdit.errors import ObservationError, SpecMismatch
+from loopdit.errors import ObservationError
 from loopdit.policy.encoders.vocabulary import PADDING, UNKNOWN, Vocabulary, words_of
 
 TOLD = ("stack the red cube on the blue cube", "pick up the red cube", "open the drawer")
@@ -48,7 +46,6 @@ def test_the_numbers_are_the_places_of_the_words_with_padding_behind():
     assert vocabulary.size == 5
     assert vocabulary.ids("the RED, shiny cube!").tolist() == [4, 3, UNKNOWN, 2, PADDING, PADDING]
     assert vocabulary.ids("cube").dtype == np.int64
-    assert vocabulary.unknown("the RED, shiny cube!") == ["shiny"]
 
 
 def test_the_order_of_the_words_is_kept():
@@ -59,9 +56,8 @@ def test_the_order_of_the_words_is_kept():
 
 
 @given(st.lists(st.text(), max_size=6))
-def test_a_vocabulary_survives_json_and_knows_every_word_of_its_data(told: list[str]):
+def test_a_vocabulary_knows_every_word_of_its_data_in_whatever_order_it_came(told: list[str]):
     vocabulary = Vocabulary.of(told)
-    assert Vocabulary.from_dict(json.loads(json.dumps(vocabulary.to_dict()))) == vocabulary
     assert Vocabulary.of([*reversed(told), *told]) == vocabulary
     for instruction in told:
         ids = vocabulary.ids(instruction)
@@ -97,26 +93,6 @@ def test_a_task_is_found_by_its_words_and_another_is_refused():
     assert vocabulary.instructions[vocabulary.task("Open the drawer.")] == "open the drawer"
     with pytest.raises(ObservationError, match=r"none of the policy's 3 tasks. .*'open the dr"):
         vocabulary.task("close the drawer")
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"words": ["b", "a"]}, "words must be sorted"),
-        ({"words": ["Red"]}, "'Red' is not one word in lower case"),
-        ({"words": ["a b"]}, "'a b' is not one word"),
-        ({"words": "red"}, "words is 'red'"),
-        ({"words": [1]}, r"words is \[1\]"),
-        ({"length": 0}, "length is 0"),
-        ({"length": True}, "length is True"),
-        ({"length": None}, "length is None"),
-    ],
-)
-def test_what_no_vocabulary_wrote_is_refused(change: dict[str, Any], told: str):
-    with pytest.raises(SpecMismatch, match=f"unreadable vocabulary: .*{told}"):
-        Vocabulary.from_dict({**Vocabulary.of(TOLD).to_dict(), **change})
-    with pytest.raises(SpecMismatch, match="KeyError"):
-        Vocabulary.from_dict({"words": []})
 
 
 @pytest.mark.parametrize("kind", ["words", "task"])

@@ -91,12 +91,12 @@ def test_data_of_another_robot_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("instruction", ["words", "task"])
-def test_a_policy_with_everything_has_synthetic_observations(instruction: str):
+def test_a_policy_with_everything_has_observations_of_both_kinds(tmp_path: Path, instruction: str):
     changes: dict[str, Any] = {
         "history": 2,
         "optional_cameras": True,
         "instruction": instruction,
-        "instructions": ["lift the cube", "push it"],
+        "instructions": ["do it", "lift the cube"],
         "in_flight": 2,
     }
     spec = small_spec(cameras=2)
@@ -108,8 +108,14 @@ def test_a_policy_with_everything_has_synthetic_observations(instruction: str):
     )
     for told in ("prefix", "rolled"):
         policy = LoopedPolicy(spec, replace(SMALL, told=told, **changes))
-        context = policy.eval().encode(synthetic(policy, 3, seed=0), loops=2)
+        policy.eval()
+        made = synthetic(policy, 3, seed=0)
+        context = policy.encode(made, loops=2)
         assert context.keys.isfinite().all()
+        seen = recorded(policy, str(small_store(tmp_path / told, spec).path), 3, seed=0)
+        assert seen["committed"].shape == (3, 2, 3)
+        assert seen.keys() | {"available"} == made.keys() | {"committed"}
+        assert all(made[n].shape == v.shape for n, v in seen.items() if n in made)
 
 
 def test_the_table_has_a_line_for_each_loop_with_the_middle_null_beside_it():

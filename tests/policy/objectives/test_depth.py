@@ -120,5 +120,7 @@ def test_a_depth_that_cannot_be_trained_is_refused():
         DepthConfig("fixed", loops=-1)
     with pytest.raises(ConfigError, match=r"depth\.loops=2 is for depth\.mode=fixed, not all"):
         DepthConfig(loops=2)
+    with pytest.raises(ConfigError, match=r"depth\.truncate=1 leaves .* Use mode=fixed or curr"):
+        DepthConfig(truncate=1)
     with pytest.raises(ConfigError, match=r"depth\.loops=5 is deeper than the model, which has 4"):
         plan_depth(DepthConfig("fixed", loops=5), 4, 0, 0.0)

@@ -1,0 +1,31 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.policy.policies import small_spec
+
+from loopdit.deploy.messages import ErrorCode, WireError
+from loopdit.deploy.observation_check import check_observation
+
+FRAME = np.zeros((16, 16, 3), np.uint8)
+PROPRIO = np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("observation", "code"),
+    [
+        ({"images.camera0": FRAME, "proprio": PROPRIO[:2]}, ErrorCode.SHAPE),
+        ({"images.camera1": FRAME.astype(np.float32), "proprio": PROPRIO}, ErrorCode.DTYPE),
+        ({"images.camera1": FRAME, "proprio": PROPRIO * np.nan}, ErrorCode.NONFINITE),
+        ({"proprio": PROPRIO}, ErrorCode.UNKNOWN),
+        ({"images.camera0": FRAME}, ErrorCode.UNKNOWN),
+        ({"images.camera2": FRAME, "proprio": PROPRIO}, ErrorCode.UNKNOWN),
+    ],
+)
+def test_a_robot_that_lacks_a_camera_is_told_what_else_is_wrong(
+    observation: dict[str, Any], code: ErrorCode
+):
+    spec = small_spec(cameras=2).with_optional_cameras()
+    with pytest.raises(WireError) as caught:
+        check_observation(spec, observation)
+    assert caught.value.code is code
