@@ -11,7 +11,7 @@ import numpy as np
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.witness import Witness
-from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION, Vocabulary
+from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION, vocabulary_of
 
 FORMAT = "loopdit-bundle"
 FORMAT_VERSION = 1
@@ -65,7 +65,7 @@ class Manifest:
         """
         if self.instruction == NO_INSTRUCTION:
             return None
-        return Vocabulary.of(self.instructions).told(self.instruction, instruction)
+        return vocabulary_of(self.instructions).told(self.instruction, instruction)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the format's name and version first."""

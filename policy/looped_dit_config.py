@@ -7,7 +7,13 @@ from typing import Any
 from loopdit.command import option
 from loopdit.errors import ConfigError
 from loopdit.policy.block import HEAD_SIZE
-from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION, TASK, WORDS, Vocabulary
+from loopdit.policy.encoders.vocabulary import (
+    NO_INSTRUCTION,
+    TASK,
+    WORDS,
+    Vocabulary,
+    vocabulary_of,
+)
 from loopdit.policy.objectives.objective import ObjectiveConfig
 
 PREFIX, ROLLED = "prefix", "rolled"
@@ -75,6 +81,11 @@ class LoopedDiTConfig:
                     f"policy.{name}={getattr(self, name)} is unknown. Use {', '.join(most)} or "
                     f"{last}."
                 )
+        if self.told == ROLLED and not self.in_flight:
+            raise ConfigError(
+                "policy.told=rolled has nothing to be rolled by. Give policy.in_flight=6, or as "
+                "many actions as may be under way."
+            )
         if not 0 <= self.in_flight < self.action_horizon:
             raise ConfigError(
                 f"policy.in_flight={self.in_flight} must be from 0 to below "
@@ -93,7 +104,7 @@ class LoopedDiTConfig:
         """What it is told its task in; None for a policy that is told none."""
         if self.instruction == NO_INSTRUCTION:
             return None
-        return Vocabulary.of(self.instructions)
+        return vocabulary_of(tuple(self.instructions))
 
     @property
     def prefix(self) -> int:

@@ -182,10 +182,16 @@ class LoopedPolicy(nn.Module):
         `fresh` (steps, B, H, A) is the noise of a sampler that draws some at each step.
         """
         context = self.encode(observation, loops)
-        sample = self.objective.sample(
+        sample = self.sample(context, noise, steps, fresh)
+        return self.to_actions(sample, context)
+
+    def sample(
+        self, context: Context, noise: Tensor, steps: int, fresh: Tensor | None = None
+    ) -> Tensor:
+        """Noise (B, H, A) -> a chunk in normalised units."""
+        return self.objective.sample(
             lambda x, t: self.model.predict(x, t, context), noise, steps, fresh
         )
-        return self.to_actions(sample, context)
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """For `count` windows, on the generator's device."""

@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -122,3 +123,9 @@ class Vocabulary:
         if not found:
             return "It was trained without instructions."
         return f"The closest it was trained with: {'; '.join(repr(by_letters[f]) for f in found)}."
+
+
+@cache
+def vocabulary_of(instructions: tuple[str, ...]) -> Vocabulary:
+    """`Vocabulary.of`, made once: it is asked for with every observation."""
+    return Vocabulary.of(instructions)

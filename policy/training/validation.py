@@ -3,21 +3,23 @@
 Three numbers in the model's units, means over the actions inside their episodes:
 
     loss            each exit's error as in training, at all times between noise and chunk
-    action_error    each exit's error when it starts from nothing, as the first step of serving does
+    action_error    each exit's error when it starts from nothing, as the first step of serving
+                    does; of whole sampled chunks where that is no guess yet (a diffusion's eps)
     constant_error  the error of commanding the training data's mean action whatever is seen
 
 A policy whose action_error is not below constant_error has learned nothing from observations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from loopdit.datasets.spec import COMMITTED
 from loopdit.datasets.windows import WindowSampler
-from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy, is_committed
 from loopdit.policy.training.window_tensors import WindowReader
 
 _BATCH = 64
@@ -78,12 +80,16 @@ class Validation:
             drawn = policy.draw(len(batch.actions), generator)
             blank = drawn.blank()
             observation, chunk, valid = reader.tensors(batch, drawn, 0, len(batch.actions))
+            if policy.config.prefix:  # the policy is told those: nothing to be measured
+                valid = valid & ~is_committed(observation[COMMITTED], policy.horizon)
             count = int(valid.sum())
             actions += count
             target = policy.normalizer.chunk(chunk)
             found = {
                 "loss": policy.losses(observation, chunk, valid, drawn, 0.0).error,
-                "action_error": policy.losses(observation, chunk, valid, blank, 0.0).error,
+                "action_error": policy.losses(observation, chunk, valid, blank, 0.0).error
+                if policy.objective.direct
+                else _sampled_error(policy, observation, target, valid, drawn.noise, generator),
                 "constant_error": (target - constant).square().mean(-1)[valid].mean(),
             }
             for name, value in found.items():
@@ -95,3 +101,23 @@ class Validation:
             float(means["constant_error"]),
             sum(len(batch.actions) for batch in self._batches),
         )
+
+
+def _sampled_error(
+    policy: LoopedPolicy,
+    observation: Mapping[str, Tensor],
+    target: Tensor,
+    valid: Tensor,
+    noise: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """(max_loops,): of the chunks that each exit samples from `noise` (B, H, A)."""
+    fresh = None
+    if policy.objective.needs_fresh_noise:
+        shape = (DEFAULT_STEPS, *noise.shape)
+        fresh = torch.randn(shape, generator=generator, device=noise.device)
+    errors: list[Tensor] = []
+    for loops in range(1, policy.max_loops + 1):
+        chunk = policy.sample(policy.encode(observation, loops), noise, DEFAULT_STEPS, fresh)
+        errors.append((chunk - target).square().mean(-1)[valid].mean())
+    return torch.stack(errors)

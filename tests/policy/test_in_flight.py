@@ -194,3 +194,8 @@ def test_a_window_counts_by_the_actions_that_are_learned_from_it(told: str):
         inside = inside & ~torch.nn.functional.pad(there, (0, 1))
     assert learned(config, valid, chances).tolist() == inside.sum(1).tolist()
     assert learned(SMALL, valid, None).tolist() == valid.sum(1).tolist()
+
+
+def test_rolling_by_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"policy\.in_flight=6"):
+        replace(SMALL, told="rolled")

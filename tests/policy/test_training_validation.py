@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from tests.policy.trainings import config, rows
 from loopdit.datasets.statistics import compute_statistics
 from loopdit.datasets.windows import WindowSampler
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.objective import ObjectiveConfig
 from loopdit.policy.training.train import train
 from loopdit.policy.training.validation import Validation
 
@@ -88,3 +90,21 @@ def test_a_policy_that_learned_is_better_than_a_constant_on_held_out_episodes(tm
     train(config(tmp_path, steps=300, batch_size=32, validation=0.1, validate_every=300))
     found = rows(tmp_path / "out")[-1]["validation"]
     assert max(found["action_error"].values()) < 0.85 * found["constant_error"]
+
+
+def test_where_one_step_is_no_guess_whole_chunks_are_sampled(
+    measured: tuple[LoopedPolicy, WindowSampler, Validation, list[float]],
+):
+    trained, sampler, validation, _ = measured
+    config = replace(trained.config, objective=ObjectiveConfig("ddpm_eps"))
+    torch.manual_seed(0)
+    policy = LoopedPolicy(trained.spec, config).eval()
+    result = validation.measure(policy, CPU)
+    batch = sampler.batch(0)
+    noise = policy.draw(len(batch.actions), torch.Generator().manual_seed(0)).noise
+    observation = {name: torch.from_numpy(values) for name, values in batch.observations.items()}
+    target = policy.normalizer.chunk(torch.from_numpy(batch.actions))
+    with torch.no_grad():
+        chunk = policy.sample(policy.encode(observation, 2), noise, 10)
+    expected = (chunk - target).square().mean(-1)[torch.from_numpy(batch.valid)].mean()
+    assert result.action_error[1] == pytest.approx(float(expected), rel=1e-4)

@@ -101,3 +101,9 @@ def test_what_a_policy_is_told_has_the_shape_that_its_graph_is_made_for(kind: st
     told = [vocabulary.told(kind, instruction) for instruction in TOLD]
     assert {one.shape for one in told} == {vocabulary.told_shape(kind)}
     assert len({one.tobytes() for one in told}) == len(TOLD)
+
+
+def test_the_numbers_of_words_stay_what_they_are_because_no_checkpoint_has_them():
+    """Weights were learned with these: another way of numbering would read them wrongly."""
+    numbers = [9, 10, 8, 3, 5, 10, 2, 3]
+    assert Vocabulary.of(TOLD).ids(TOLD[0]).tolist() == numbers + [PADDING] * 16
