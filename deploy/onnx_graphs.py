@@ -65,7 +65,7 @@ class _Denoise(nn.Module):
         by_name = dict(zip(self.policy.denoise_inputs, told, strict=True))
         context = self.policy.context(keys, values, by_name.get(MASK), by_name.get(COMMITTED))
         after = self.policy.denoise_step(sample, t, dt, context)
-        return after, self.policy.to_actions(after, context)
+        return after, self.policy.to_actions(after)
 
 
 def export_encode(policy: LoopedPolicy, loops: int, weights: WeightsFile) -> Path:

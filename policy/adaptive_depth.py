@@ -28,7 +28,7 @@ from torch import Tensor
 from loopdit.errors import ConfigError
 from loopdit.policy.looped_dit import Context
 from loopdit.policy.looped_dit_config import ONE_WAY
-from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy, with_prefix
+from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy
 from loopdit.policy.stopping_rule import CHUNK, LEAST_LOOPS, StoppingRule
 
 
@@ -169,9 +169,7 @@ def _guess(
         asked.append(_Asked(times, output))
         return output
 
-    guess = policy.objective.sample(predict, noise, 1, None if fresh is None else fresh[:1])
-    if context.committed is not None:
-        guess = with_prefix(guess, context.committed)
+    guess = policy.sample(context, noise, 1, None if fresh is None else fresh[:1], predict)
     return guess, asked[0]
 
 
@@ -179,15 +177,16 @@ def _denoised(
     policy: LoopedPolicy, depth: _Depth, noise: Tensor, steps: int, fresh: Tensor | None
 ) -> Tensor:
     """Raw actions (B, H, A)."""
-    asked = depth.asked
+    first = depth.asked  # the guess began from the same noise
 
     def predict(sample: Tensor, times: Tensor) -> Tensor:
-        if asked is not None and sample is noise and torch.equal(times, asked.times):
-            return asked.output
+        nonlocal first
+        answered, first = first, None
+        if answered is not None and torch.equal(times, answered.times):
+            return answered.output
         return policy.model.predict(sample, times, depth.context)
 
-    sample = policy.objective.sample(predict, noise, steps, fresh)
-    return policy.to_actions(sample, depth.context)
+    return policy.to_actions(policy.sample(depth.context, noise, steps, fresh, predict))
 
 
 def _rows(depth: _Depth, rows: Tensor) -> _Depth:

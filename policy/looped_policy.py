@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from loopdit.datasets.spec import (
     COMMITTED,
@@ -33,8 +32,9 @@ from loopdit.policy.looped_dit_config import ROLLED, LoopedDiTConfig
 from loopdit.policy.normalizer import Normalizer
 from loopdit.policy.objectives.depth import DepthPlan, ExitLosses, objective_losses
 from loopdit.policy.objectives.gripper import gripper_ends, gripper_mask, with_gripper
-from loopdit.policy.objectives.objective import BCE, DIFFUSIONS, Objective
+from loopdit.policy.objectives.objective import BCE, CLEAN, DIFFUSIONS, Objective, Predict
 from loopdit.policy.objectives.registry import make_objective
+from loopdit.policy.prefix import is_committed, of_the_rest, with_prefix
 from loopdit.policy.rolled_proprio import ProprioRoller
 
 MASK = "mask"
@@ -160,12 +160,15 @@ class LoopedPolicy(nn.Module):
 
     def denoise_step(self, sample: Tensor, t: Tensor, dt: Tensor, context: Context) -> Tensor:
         """One step of the sample (B, H, A) from time t (B,) to t + dt, normalised units."""
-        return self.objective.step(lambda x, at: self.model.predict(x, at, context), sample, t, dt)
+        predict = self._predict(context)
+        if context.committed is None:
+            return self.objective.step(predict, sample, t, dt)
+        level = torch.where(is_committed(context.committed, self.horizon), CLEAN, t[:, None])
+        begun = with_prefix(sample, context.committed)
+        return self.objective.step(of_the_rest(predict), begun, level, dt)
 
-    def to_actions(self, sample: Tensor, context: Context | None = None) -> Tensor:
+    def to_actions(self, sample: Tensor) -> Tensor:
         """A sample at time 1 (B, H, A) -> raw actions (B, H, A) within the spec's limits."""
-        if context is not None and context.committed is not None:
-            sample = with_prefix(sample, context.committed)
         return self.normalizer.raw_chunk(sample)
 
     @torch.inference_mode()
@@ -183,15 +186,30 @@ class LoopedPolicy(nn.Module):
         """
         context = self.encode(observation, loops)
         sample = self.sample(context, noise, steps, fresh)
-        return self.to_actions(sample, context)
+        return self.to_actions(sample)
 
     def sample(
-        self, context: Context, noise: Tensor, steps: int, fresh: Tensor | None = None
+        self,
+        context: Context,
+        noise: Tensor,
+        steps: int,
+        fresh: Tensor | None = None,
+        predict: Predict | None = None,
     ) -> Tensor:
-        """Noise (B, H, A) -> a chunk in normalised units."""
-        return self.objective.sample(
-            lambda x, t: self.model.predict(x, t, context), noise, steps, fresh
-        )
+        """Noise (B, H, A) -> a chunk in normalised units.
+
+        `predict` takes the model's place: samples (B, H, A) and times (B,) -> output (B, H, A).
+        """
+        if predict is None:
+            predict = self._predict(context)
+        if context.committed is None:
+            return self.objective.sample(predict, noise, steps, fresh)
+        known = is_committed(context.committed, self.horizon)
+        begun = with_prefix(noise, context.committed)
+        return self.objective.sample(of_the_rest(predict), begun, steps, fresh, known)
+
+    def _predict(self, context: Context) -> Predict:
+        return lambda sample, times: self.model.predict(sample, times, context)
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """For `count` windows, on the generator's device."""
@@ -286,14 +304,3 @@ def policy_spec(spec: PolicySpec, config: LoopedDiTConfig) -> PolicySpec:
     if config.optional_cameras:
         observed = observed.with_optional_cameras()
     return observed.with_committed(config.in_flight, chunk_from)
-
-
-def is_committed(committed: Tensor, horizon: int) -> Tensor:
-    """`Inputs.committed` (B, F, A + 1) -> (B, H) bool."""
-    return functional.pad(committed[..., -1], (0, horizon - committed.shape[1])) > 0
-
-
-def with_prefix(sample: Tensor, committed: Tensor) -> Tensor:
-    """The sample (B, H, A) with what is committed (B, F, A + 1) in its place."""
-    told = functional.pad(committed, (0, 0, 0, sample.shape[1] - committed.shape[1]))
-    return torch.where(told[..., -1:] > 0, told[..., :-1], sample)

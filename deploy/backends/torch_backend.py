@@ -46,4 +46,4 @@ class TorchBackend:
         for i in range(steps):
             t = torch.full((context.batch,), i / steps)
             sample = self._policy.denoise_step(sample, t, dt, encoded)
-        return self._policy.to_actions(sample, encoded).numpy()
+        return self._policy.to_actions(sample).numpy()

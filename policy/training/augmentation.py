@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from loopdit.command import option
-from loopdit.datasets.spec import IMAGE_PREFIX, PROPRIO, PolicySpec
+from loopdit.datasets.spec import FROM_COMMITTED, IMAGE_PREFIX, PROPRIO, PolicySpec
 from loopdit.errors import ConfigError
 from loopdit.policy.encoders.absent_cameras import AVAILABLE
 from loopdit.policy.encoders.cameras import drop_cameras
@@ -113,6 +113,11 @@ def require_possible(config: AugmentConfig, spec: PolicySpec, instruction: str) 
         raise ConfigError(
             f"augment.camera_dropout={config.camera_dropout} hides cameras that the policy cannot "
             f"do without. Give policy.optional_cameras=true, or leave it out."
+        )
+    if config.proprio_dropout and spec.chunk_from == FROM_COMMITTED:
+        raise ConfigError(
+            f"augment.proprio_dropout={config.proprio_dropout} hides what policy.told=rolled rolls "
+            f"forward. Use policy.told=prefix, or leave it out."
         )
     if config.word_dropout and instruction != WORDS:
         raise ConfigError(

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from loopdit.datasets.spec import COMMITTED
 from loopdit.datasets.windows import WindowSampler
-from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy, is_committed
+from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy
+from loopdit.policy.prefix import is_committed
 from loopdit.policy.training.window_tensors import WindowReader
 
 _BATCH = 64

@@ -7,6 +7,7 @@ from PIL import Image, ImageEnhance
 from tests.policy.policies import small_spec
 from torch import Tensor
 
+from loopdit.datasets.spec import FROM_COMMITTED
 from loopdit.errors import ConfigError
 from loopdit.policy.training.augmentation import (
     AugmentConfig,
@@ -175,6 +176,9 @@ def test_what_cannot_be_changed_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"no history to hide.*policy\.history=2"):
         require_possible(AugmentConfig(history_dropout=0.1), SPEC, "none")
     require_possible(AugmentConfig(history_dropout=0.1), SPEC.with_history(2), "none")
+    rolled = SPEC.with_committed(2, FROM_COMMITTED)
+    with pytest.raises(ConfigError, match=r"told=prefix"):
+        require_possible(AugmentConfig(proprio_dropout=0.1), rolled, "none")
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ import pytest
 import torch
 from tests.policy.policies import SMALL, small_spec, small_store
 
-from loopdit.datasets.spec import COMMITTED, FROM_COMMITTED, FROM_OBSERVATION
+from loopdit.datasets.spec import COMMITTED, FROM_COMMITTED, FROM_OBSERVATION, TensorSpec
 from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import ConfigError
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.objective import ObjectiveConfig
 from loopdit.policy.training.in_flight import extra_horizon, learned, with_committed
 from loopdit.policy.training.window_tensors import WindowReader
 
@@ -199,3 +200,21 @@ def test_a_window_counts_by_the_actions_that_are_learned_from_it(told: str):
 def test_rolling_by_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"policy\.in_flight=6"):
         replace(SMALL, told="rolled")
+
+
+@pytest.mark.parametrize("opening", [0.0, 1.0])
+def test_a_gripper_that_is_not_sure_holds_what_is_committed(opening: float):
+    """What the model says of committed actions is not learned, and must decide nothing."""
+    labels, units = ("x", "gripper"), ("m", "1")
+    action = TensorSpec("action", (2,), "float32", labels, units, low=(-1, 0), high=(1, 1))
+    gripper = ObjectiveConfig(gripper="bce", gripper_settled=0.95)
+    torch.manual_seed(0)
+    policy = LoopedPolicy(replace(SPEC, action=action), replace(PREFIX, objective=gripper)).eval()
+    committed = torch.tensor([[0.5, opening]] * 3)  # fresh logits are near 0: not sure
+    given = observed(2, committed)
+    found = policy.act(given, torch.zeros(1, 4, 2), loops=2)[0, :, 1]
+    assert found.tolist() == [opening] * 4
+    context, sample = policy.encode(given, 2), torch.zeros(1, 4, 2)
+    for t in (0.0, 0.5):  # as graphs do it
+        sample = policy.denoise_step(sample, torch.tensor([t]), torch.tensor([0.5]), context)
+    assert policy.to_actions(sample)[0, :, 1].tolist() == [opening] * 4
