@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from loopdit.deploy.bundle import Bundle, model_id
+from loopdit.errors import CheckpointError
 from loopdit.policy.checkpoint import TRAINING_STATE, load_checkpoint
 from loopdit.policy.checkpoint_files import MANIFEST, read_manifest
 from loopdit.policy.depth_calibration import load_calibration
@@ -76,8 +77,12 @@ def bundle_facts(folder: Path) -> Facts:
 
 
 def _adaptive(folder: Path, weights_sha256: str) -> Facts | None:
-    """The threshold of adaptive depth that is kept with the weights."""
-    found = load_calibration(folder, weights_sha256)
+    """The threshold of adaptive depth that is kept with the weights, or what is wrong with it:
+    weights that were trained on since are told all the same."""
+    try:
+        found = load_calibration(folder, weights_sha256)
+    except CheckpointError as error:
+        return {"error": str(error)}
     return None if found is None else asdict(found)
 
 

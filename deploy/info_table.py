@@ -55,6 +55,8 @@ def _adaptive_rows(found: Facts) -> list[Row]:
     kept = found["adaptive"]
     if kept is None:
         return []
+    if "error" in kept:
+        return [("adaptive", kept["error"])]
     text = (
         f"{kept['measure']}:{kept['threshold']:.4g} takes {kept['mean_loops']:.2f} loops on "
         f"average ({kept['wanted']}, {kept['observations']:,} observations)"

@@ -65,6 +65,17 @@ class DepthConfig:
                 f"Use at most {max_loops}, or more loops."
             )
 
+    def require_reached(self, max_loops: int, steps: int) -> None:
+        """Raise ConfigError for a curriculum that ends before the deepest loop, which would be
+        served untrained."""
+        deepest = 1 + (steps - 1) // self.stage
+        if self.mode == CURRICULUM and deepest < max_loops:
+            raise ConfigError(
+                f"depth.mode={self.mode} with depth.stage={self.stage} ends at K={deepest} in "
+                f"steps={steps}, and the model has {max_loops} loops. Use a shorter stage, such as "
+                f"{max(1, steps // (max_loops + 1))}, more steps, or policy.max_loops={deepest}."
+            )
+
 
 class ExitLosses(NamedTuple):
     """Of each exit, (K,): what training minimises, and the mean squared error to the

@@ -106,6 +106,7 @@ class TrainConfig:
         if self.seed >= 2**63:
             raise ConfigError(f"seed={self.seed} must be below 2**63.")
         self.depth.require_within(self.policy.max_loops)
+        self.depth.require_reached(self.policy.max_loops, self.steps)
         if self.resume and self.overwrite:
             raise ConfigError("resume=true and overwrite=true exclude each other. Give one.")
         if self.init_statistics and not self.init:

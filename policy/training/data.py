@@ -20,7 +20,7 @@ from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.statistics import VectorStatistics, compute_statistics
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.windows import WindowSampler
-from loopdit.errors import StoreError
+from loopdit.errors import ObservationError, StoreError
 from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.training.config import TrainConfig
@@ -172,7 +172,8 @@ def open_data(config: TrainConfig) -> TrainingData:
     )
     check_parts(parts, cache)
     actions = action_filter(training[0].store.spec, config.actions)
-    return TrainingData(training, validation, cache, notes, config, actions)
+    data = TrainingData(training, validation, cache, notes, config, actions)
+    return replace(data, validation=_told(validation, data.policy, notes))
 
 
 def _cache(config: TrainConfig) -> DecodedCache:
@@ -208,6 +209,32 @@ def _long_enough(
             f"no episode of {store.path} has a chunk of {horizon} actions. Use short_episodes=pad, "
             f"or a smaller policy.action_horizon."
         )
+    return kept
+
+
+def _told(validation: list[DataPart], policy: LoopedDiTConfig, notes: list[str]) -> list[DataPart]:
+    """Without the held-out episodes whose task a policy that is told its task cannot be told,
+    because nothing that is trained on has it."""
+    vocabulary = policy.vocabulary
+    if vocabulary is None:
+        return validation
+    kept: list[DataPart] = []
+    for part in validation:
+        records = {index: part.store.episodes[index] for index in part.episodes}
+        unknown: dict[str, ObservationError] = {}
+        for said in {record.instruction: None for record in records.values()}:
+            try:
+                vocabulary.told(policy.instruction, said)
+            except ObservationError as error:
+                unknown[said] = error
+        episodes = [i for i, record in records.items() if record.instruction not in unknown]
+        if unknown:
+            notes.append(
+                f"{len(records) - len(episodes)} of {len(records)} held-out episodes of "
+                f"{part.store.path} are not validated on: {next(iter(unknown.values()))}"
+            )
+        if episodes:
+            kept.append(replace(part, episodes=episodes))
     return kept
 
 

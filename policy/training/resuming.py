@@ -47,6 +47,8 @@ def require_same_run(
     """The provenance of the checkpoint in `out`. Raises SpecMismatch or CheckpointError where that
     is of other data, another model or other options than this run."""
     before = load_checkpoint(out)
+    # First: some options are in the spec, too, and not what the data is blamed for.
+    _require_same_options(before.provenance["config"], config, out)
     data = config.stores[0] if len(config.stores) == 1 else config.data
     before.policy.spec.require_equal(
         policy.spec,
@@ -54,7 +56,6 @@ def require_same_run(
         theirs=f"the data set {data}",
         remedy="Resume with the data it was trained on, or choose another out=.",
     )
-    _require_same_options(before.provenance["config"], config, out)
     if before.provenance["data_digest"] != provenance["data_digest"]:
         raise CheckpointError(
             f"{out} was trained on other episodes than {data} holds now. Resume with the same "

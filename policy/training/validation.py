@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from loopdit.datasets.spec import COMMITTED
-from loopdit.datasets.windows import WindowSampler
-from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy
+from loopdit.datasets.windows import Batch, WindowSampler
+from loopdit.policy.looped_policy import DEFAULT_STEPS, Draws, LoopedPolicy
 from loopdit.policy.prefix import is_committed
-from loopdit.policy.training.window_tensors import WindowReader
+from loopdit.policy.training.window_tensors import WindowReader, WindowTensors
 
 _BATCH = 64
 _WINDOWS = 512
@@ -80,9 +80,7 @@ class Validation:
         for batch in self._batches:
             drawn = policy.draw(len(batch.actions), generator)
             blank = drawn.blank()
-            observation, chunk, valid = reader.tensors(batch, drawn, 0, len(batch.actions))
-            if policy.config.prefix:  # the policy is told those: nothing to be measured
-                valid = valid & ~is_committed(observation[COMMITTED], policy.horizon)
+            observation, chunk, valid = _measurable(policy, reader, batch, drawn)
             count = int(valid.sum())
             actions += count
             target = policy.normalizer.chunk(chunk)
@@ -104,6 +102,21 @@ class Validation:
         )
 
 
+def _measurable(
+    policy: LoopedPolicy, reader: WindowReader, batch: Batch, drawn: Draws
+) -> WindowTensors:
+    """Of the actions in flight a policy is told: there is nothing to be measured of those."""
+    found = reader.tensors(batch, drawn, 0, len(batch.actions))
+    if policy.config.prefix:
+        committed = is_committed(found.observation[COMMITTED], policy.horizon)
+        found = found._replace(valid=found.valid & ~committed)
+    if drawn.committed is None or found.valid.any():
+        return found
+    # So few and short windows that nothing is left of them: then as if nothing were in flight.
+    none = drawn._replace(committed=torch.zeros_like(drawn.committed))
+    return reader.tensors(batch, none, 0, len(batch.actions))
+
+
 def _sampled_error(
     policy: LoopedPolicy,
     observation: Mapping[str, Tensor],
@@ -113,12 +126,13 @@ def _sampled_error(
     generator: torch.Generator,
 ) -> Tensor:
     """(max_loops,): of the chunks that each exit samples from `noise` (B, H, A)."""
+    steps = min(DEFAULT_STEPS, policy.config.objective.train_timesteps)
     fresh = None
     if policy.objective.needs_fresh_noise:
-        shape = (DEFAULT_STEPS, *noise.shape)
+        shape = (steps, *noise.shape)
         fresh = torch.randn(shape, generator=generator, device=noise.device)
     errors: list[Tensor] = []
     for loops in range(1, policy.max_loops + 1):
-        chunk = policy.sample(policy.encode(observation, loops), noise, DEFAULT_STEPS, fresh)
+        chunk = policy.sample(policy.encode(observation, loops), noise, steps, fresh)
         errors.append((chunk - target).square().mean(-1)[valid].mean())
     return torch.stack(errors)

@@ -108,6 +108,17 @@ def test_the_threshold_of_adaptive_depth_is_told(call: Call, checkpoint: Path):
     assert "chunk:0.25 takes 1.50 loops" in call(checkpoint)[0]
 
 
+def test_a_threshold_of_other_weights_is_said_and_the_checkpoint_told_all_the_same(
+    call: Call, checkpoint: Path
+):
+    kept = Calibration("chunk", 0.25, 1.5, (0.5, 0.5), 10, "mean_loops=1.5", "f" * 64)
+    save_calibration(checkpoint, kept)
+    assert "other weights" in described(call, checkpoint)["adaptive"]["error"]
+    said = " ".join(call(checkpoint)[0].split())
+    assert "Calibrate again" in said
+    assert "step 30 of 40" in said
+
+
 def test_a_store_is_told_as_policy_data_does(call: Call, tmp_path: Path):
     small_store(tmp_path / "store", episodes=3)
     found = described(call, tmp_path / "store")

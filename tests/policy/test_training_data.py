@@ -1,10 +1,11 @@
 """What a training makes of its data, and what it refuses of it before it begins."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.policy.policies import small_spec, small_store
+from tests.policy.policies import SMALL, small_spec, small_store
 from tests.policy.trainings import config, curve, rows
 
 from loopdit.datasets.episode import Episode
@@ -18,7 +19,7 @@ from loopdit.policy.training.data import open_data
 from loopdit.policy.training.train import train
 
 
-def anonymous(path: Path, episodes: int = 4) -> EpisodeStore:
+def anonymous(path: Path, episodes: int = 4, said: str = "fold the towel") -> EpisodeStore:
     """Episodes of nobody knows which seed and outcome, as of a real robot."""
     spec = small_spec()
     writer = EpisodeWriter.create(path, spec, {})
@@ -28,7 +29,7 @@ def anonymous(path: Path, episodes: int = 4) -> EpisodeStore:
         proprio = rng.normal(size=(8, 3)).astype(np.float32)
         actions = rng.uniform(0, 1, (8, 2)).astype(np.float32)
         observations = {"images.camera0": frames, PROPRIO: proprio}
-        writer.append(Episode(observations, actions, "fold the towel", None, None))
+        writer.append(Episode(observations, actions, said.format(number), None, None))
     return EpisodeStore.open(path)
 
 
@@ -157,3 +158,15 @@ def test_data_options_that_cannot_work_are_refused(
 ):
     with pytest.raises(ConfigError, match=said):
         config(tmp_path, **{"data": ["a", "b"], "weights": [], **changes})
+
+
+def test_a_held_out_task_that_nothing_trains_is_said_and_not_validated_on(tmp_path: Path):
+    anonymous(tmp_path / "data", episodes=8, said="do task{}")
+    told = replace(SMALL, instruction="task")
+    data = open_data(config(tmp_path, policy=told, validation=0.3))
+    assert data.validation == []
+    assert any("3 of 3 held-out episodes" in note for note in data.notes)
+    train(config(tmp_path, policy=told, validation=0.3, steps=2))
+    assert "validation" not in rows(tmp_path / "out")[-1]
+    by_words = replace(SMALL, instruction="words")  # of which "do" is known
+    assert len(open_data(config(tmp_path, policy=by_words, validation=0.3)).validation) == 1

@@ -108,3 +108,21 @@ def test_where_one_step_is_no_guess_whole_chunks_are_sampled(
         chunk = policy.sample(policy.encode(observation, 2), noise, 10)
     expected = (chunk - target).square().mean(-1)[torch.from_numpy(batch.valid)].mean()
     assert result.action_error[1] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_there_is_an_error_where_all_that_is_held_out_would_be_in_flight(tmp_path: Path):
+    store = small_store(tmp_path / "data", episodes=1)
+    policy = LoopedPolicy(store.spec, replace(SMALL, in_flight=3)).eval()
+    for seed in range(8):  # one window each, some of them of the episode's last actions
+        sampler = WindowSampler(store, SMALL.action_horizon, 1, seed, in_flight=3)
+        result = Validation(sampler, [0.0, 0.0]).measure(policy, CPU)
+        assert all(np.isfinite([result.constant_error, *result.loss, *result.action_error]))
+
+
+def test_a_diffusion_of_few_timesteps_is_sampled_in_no_more(
+    measured: tuple[LoopedPolicy, WindowSampler, Validation, list[float]],
+):
+    trained, _, validation, _ = measured
+    config = replace(trained.config, objective=ObjectiveConfig("ddpm_eps", train_timesteps=4))
+    result = validation.measure(LoopedPolicy(trained.spec, config).eval(), CPU)
+    assert all(np.isfinite(result.action_error))

@@ -124,3 +124,7 @@ def test_a_depth_that_cannot_be_trained_is_refused():
         DepthConfig(truncate=1)
     with pytest.raises(ConfigError, match=r"depth\.loops=5 is deeper than the model, which has 4"):
         plan_depth(DepthConfig("fixed", loops=5), 4, 0, 0.0)
+    growing = DepthConfig("curriculum")
+    growing.require_reached(4, 3001)
+    with pytest.raises(ConfigError, match=r"ends at K=3 in steps=3000.*model has 4 loops"):
+        growing.require_reached(4, 3000)
