@@ -35,7 +35,7 @@ from loopdit.deploy.witness import Witness, witness_inputs
 from loopdit.errors import ConfigError
 from loopdit.machine import machine_and_versions
 from loopdit.policy import checkpoint as checkpoints
-from loopdit.policy.looped_dit_config import ONE_WAY
+from loopdit.policy.looped_dit_config import ONE_WAY, depths_text
 from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy
 
 _BACKEND = "onnxruntime"
@@ -145,12 +145,12 @@ def _for_people(policy: LoopedPolicy) -> dict[str, list[float | None]]:
 
 
 def _chosen_loops(config: ExportConfig, policy: LoopedPolicy) -> tuple[int, ...]:
-    loops = tuple(sorted(set(config.loops or range(1, policy.max_loops + 1))))
-    wrong = [k for k in loops if not 1 <= k <= policy.max_loops]
+    loops = tuple(sorted(set(config.loops or policy.depths)))
+    wrong = [k for k in loops if k not in policy.depths]
     if wrong:
         raise ConfigError(
             f"loops={config.loops} has {wrong[0]}, and {config.checkpoint} was trained for "
-            f"1 to {policy.max_loops}."
+            f"K = {depths_text(policy.depths)}."
         )
     if config.default_loops and config.default_loops not in loops:
         raise ConfigError(

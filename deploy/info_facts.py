@@ -41,7 +41,7 @@ def checkpoint_facts(folder: Path) -> Facts:
         "path": str(folder),
         "format_version": manifest["format_version"],
         "model_id": model_id(loaded.weights_sha256, policy.spec),
-        "loops": list(range(1, policy.max_loops + 1)),
+        "loops": list(policy.depths),
         "resumable": TRAINING_STATE in files,
         **_policy_facts(policy),
         "files": files,

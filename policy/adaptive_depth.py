@@ -27,9 +27,9 @@ from torch import Tensor
 
 from loopdit.errors import ConfigError
 from loopdit.policy.looped_dit import Context
-from loopdit.policy.looped_dit_config import ONE_WAY
+from loopdit.policy.looped_dit_config import ONE_WAY, depths_text
 from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy
-from loopdit.policy.stopping_rule import CHUNK, LEAST_LOOPS, StoppingRule
+from loopdit.policy.stopping_rule import CHUNK, LEAST_LOOPS, StoppingRule, first_stop
 
 
 class AdaptiveChunks(NamedTuple):
@@ -71,10 +71,8 @@ def act_adaptively(
     one than was trained, and for a policy that cannot be encoded loop by loop.
     """
     deepest = policy.max_loops if max_loops is None else max_loops
-    if not 1 <= deepest <= policy.max_loops:
-        raise ConfigError(
-            f"loops={deepest} is not from 1 to {policy.max_loops}, as it was trained."
-        )
+    if deepest not in policy.depths:
+        raise ConfigError(f"loops={deepest} was not trained: K = {depths_text(policy.depths)} was.")
     loops = torch.zeros(len(noise), dtype=torch.int64, device=noise.device)  # 0: goes on
     actions = torch.empty_like(noise)
     # The deepest loop is the last whatever it changes, and the second is where a change is known.
@@ -83,7 +81,7 @@ def act_adaptively(
     for k, depth in enumerate(depths, start=1):
         if k == deepest:
             stops = loops == 0
-        elif depth.change is None:
+        elif depth.change is None or k < first_stop(policy.depths):
             continue
         else:
             stops = (loops == 0) & (depth.change < rule.threshold)
@@ -105,10 +103,12 @@ def loop_changes(
     measure: str = CHUNK,
     fresh: Tensor | None = None,
 ) -> Tensor:
-    """What the rule compares with its threshold, at each loop from the second on: (B, K - 1)."""
+    """What the rule compares with its threshold at each loop where it may stop, the last ones of
+    the deepest's K: (B, K - 1) where every depth is trained."""
     deepest = policy.max_loops
     depths = _depths(policy, observation, noise, measure, deepest, deepest, fresh)
     changes = [depth.change for depth in depths if depth.change is not None]
+    changes = changes[first_stop(policy.depths) - LEAST_LOOPS :]
     return torch.stack(changes, dim=1) if changes else noise.new_zeros(len(noise), 0)
 
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from loopdit.errors import CheckpointError, ConfigError
 from loopdit.policy.adaptive_depth import loop_changes
+from loopdit.policy.looped_dit_config import depths_text
 from loopdit.policy.looped_policy import LoopedPolicy
-from loopdit.policy.stopping_rule import CHUNK, LEAST_LOOPS, StoppingRule
+from loopdit.policy.stopping_rule import CHUNK, LEAST_LOOPS, StoppingRule, first_stop
 from loopdit.whole_file import whole_file
 
 ADAPTIVE_DEPTH = "adaptive_depth.json"
@@ -77,18 +78,20 @@ def calibrate(
         if policy.objective.needs_fresh_noise:
             fresh = spread * torch.randn(noise.shape, generator=generator)[None]
         found.append(loop_changes(policy, batch, spread * noise, measure, fresh))
-    if not found or policy.max_loops < LEAST_LOOPS:
+    if not found or first_stop(policy.depths) >= policy.max_loops:
         raise ConfigError(
-            f"nothing to calibrate: {sum(map(len, found))} observations, and a policy of "
-            f"{policy.max_loops} loops. It takes one observation and {LEAST_LOOPS} loops at least."
+            f"nothing to calibrate: {sum(map(len, found))} observations, and a policy of K = "
+            f"{depths_text(policy.depths)}. It takes one observation, and a K of {LEAST_LOOPS} or "
+            f"more beside the deepest."
         )
     changes = torch.cat(found)
     if mean_loops is not None:
-        threshold, wanted = threshold_for(changes, mean_loops), f"mean_loops={mean_loops:g}"
+        threshold = threshold_for(changes, mean_loops, policy.max_loops)
+        wanted = f"mean_loops={mean_loops:g}"
     else:
         assert quantile is not None
         threshold, wanted = threshold_at(changes, quantile), f"quantile={quantile:g}"
-    loops = loops_taken(changes, threshold)
+    loops = loops_taken(changes, threshold, policy.max_loops)
     return Calibration(
         measure=measure,
         threshold=threshold,
@@ -100,19 +103,21 @@ def calibrate(
     )
 
 
-def loops_taken(changes: Tensor, threshold: float) -> Tensor:
-    """(M,): the first loop whose change is below the threshold, the last where none is."""
+def loops_taken(changes: Tensor, threshold: float, deepest: int) -> Tensor:
+    """(M,): the first loop whose change is below the threshold, the deepest where none is.
+
+    changes (M, n): of the last n loops."""
     last = torch.ones(len(changes), 1, dtype=torch.bool)
     settled = torch.cat([changes[:, :-1] < threshold, last], dim=1)  # at K it stops in any case
-    return LEAST_LOOPS + settled.int().argmax(dim=1)
+    return deepest - changes.shape[1] + 1 + settled.int().argmax(dim=1)
 
 
-def threshold_for(changes: Tensor, mean_loops: float) -> float:
+def threshold_for(changes: Tensor, mean_loops: float, deepest: int) -> float:
     """The smallest threshold with at most `mean_loops` on average."""
-    deepest = changes.shape[1] + 1
-    if not LEAST_LOOPS <= mean_loops <= deepest:
+    first = deepest - changes.shape[1] + 1
+    if not first <= mean_loops <= deepest:
         raise ConfigError(
-            f"mean_loops={mean_loops:g} is not from {LEAST_LOOPS} to {deepest}, which is what this "
+            f"mean_loops={mean_loops:g} is not from {first} to {deepest}, which is what this "
             f"policy's thresholds take."
         )
     # The loops change only where a threshold passes a change; a greater threshold never takes more.
@@ -121,7 +126,7 @@ def threshold_for(changes: Tensor, mean_loops: float) -> float:
     low, high = 0, len(candidates) - 1
     while low < high:
         middle = (low + high) // 2
-        taken = loops_taken(changes, float(candidates[middle])).double().mean()
+        taken = loops_taken(changes, float(candidates[middle]), deepest).double().mean()
         low, high = (low, middle) if taken <= mean_loops else (middle + 1, high)
     return float(candidates[low])
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loopdit.command import option
+from loopdit.command import option, require_choice
 from loopdit.errors import ConfigError
 from loopdit.policy.block import HEAD_SIZE
 from loopdit.policy.encoders.vocabulary import (
@@ -25,13 +25,19 @@ _CHOICES = {
 }
 
 
+def depths_text(depths: range) -> str:
+    """ "1..4", or "4" for a policy of one depth."""
+    return f"{depths[0]}..{depths[-1]}" if len(depths) > 1 else f"{depths[0]}"
+
+
 @dataclass(frozen=True)
 class LoopedDiTConfig:
     """The size of the model; what it sees and commands comes from the data's spec."""
 
     width: int = option(128, "width of every token, a multiple of 32")
     blocks: int = option(1, "blocks in the shared stack")
-    max_loops: int = option(4, "how often the stack is applied at most; any fewer can be served")
+    max_loops: int = option(4, "how often the stack is applied at most")
+    min_loops: int = option(1, "fewest loops that are trained, and so can be served")
     action_horizon: int = option(16, "actions in a chunk")
     actions_per_token: int = option(4, "consecutive actions that share a token")
     history: int = option(1, "observations the policy is given, the latest and those before it")
@@ -66,21 +72,21 @@ class LoopedDiTConfig:
                 f"policy.width={self.width} is not a multiple of {HEAD_SIZE}, the head size. "
                 f"Use {below} or {below + HEAD_SIZE}."
             )
-        for name in ("blocks", "max_loops", "action_horizon", "history"):
+        for name in ("blocks", "min_loops", "max_loops", "action_horizon", "history"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"policy.{name}={getattr(self, name)} must be at least 1.")
+        if self.min_loops > self.max_loops:
+            raise ConfigError(
+                f"policy.min_loops={self.min_loops} is above policy.max_loops={self.max_loops}. "
+                f"Use the same number for a policy of one depth."
+            )
         if self.actions_per_token < 1 or self.action_horizon % self.actions_per_token:
             raise ConfigError(
                 f"policy.actions_per_token={self.actions_per_token} does not divide "
                 f"policy.action_horizon={self.action_horizon}."
             )
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                *most, last = known
-                raise ConfigError(
-                    f"policy.{name}={getattr(self, name)} is unknown. Use {', '.join(most)} or "
-                    f"{last}."
-                )
+            require_choice(f"policy.{name}", getattr(self, name), known)
         if self.told == ROLLED and not self.in_flight:
             raise ConfigError(
                 "policy.told=rolled has nothing to be rolled by. Give policy.in_flight=6, or as "
@@ -98,6 +104,11 @@ class LoopedDiTConfig:
         given: dict[str, Any] = dict(data)
         given["objective"] = ObjectiveConfig(**data.get("objective", {}))
         return cls(**given)
+
+    @property
+    def depths(self) -> range:
+        """Every K that is trained, the exits of a pass: what can be served."""
+        return range(self.min_loops, self.max_loops + 1)
 
     @property
     def vocabulary(self) -> Vocabulary | None:

@@ -11,6 +11,7 @@ where cameras may be missing. COMMITTED is in the spec of a policy that knows wh
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -128,6 +129,11 @@ class LoopedPolicy(nn.Module):
     def max_loops(self) -> int:
         """The deepest K."""
         return self.config.max_loops
+
+    @property
+    def depths(self) -> range:
+        """Every K that it was trained for, and so can be asked for: the exits of a pass."""
+        return self.config.depths
 
     @property
     def encode_inputs(self) -> tuple[TensorSpec, ...]:
@@ -258,10 +264,14 @@ class LoopedPolicy(nn.Module):
         context = self.model.encode(inputs, loops, truncate)
         sample = objective.noised(chunk, noise, level)
         exits = self.model.exits(sample, level, context, truncate)
-        outputs = torch.stack([output.to(chunk.dtype) for output in exits])  # from bf16, if it is
+        supervised = islice(exits, self.depths[0] - 1, None)
+        outputs = torch.stack([output.to(chunk.dtype) for output in supervised])  # from bf16, if so
         if inputs.committed is not None:
             valid = valid & ~is_committed(inputs.committed, self.horizon)
-        return objective_losses(objective, outputs, chunk, noise, level, valid, distill, only)
+        exit_only = None if only is None else only - self.depths[0] + 1
+        return objective_losses(
+            objective, outputs, sample, chunk, noise, level, valid, distill, exit_only
+        )
 
     def normalized(self, observation: Mapping[str, Tensor]) -> Inputs:
         """What the model is given for a raw batched observation."""

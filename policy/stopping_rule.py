@@ -26,3 +26,8 @@ class StoppingRule:
             raise ConfigError(
                 f"measure={self.measure} is unknown. Use one of: {', '.join(MEASURES)}."
             )
+
+
+def first_stop(depths: range) -> int:
+    """The first loop that a policy of these depths may stop at."""
+    return max(LEAST_LOOPS, depths[0])

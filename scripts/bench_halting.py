@@ -20,7 +20,7 @@ from torch import Tensor
 from loopdit.machine import describe_machine, machine_and_versions
 from loopdit.policy.block import AdaLNBlock
 from loopdit.policy.loops.config import LoopConfig
-from loopdit.policy.loops.halting import HaltingGate
+from loopdit.policy.loops.exit_gates import ExitGate
 from loopdit.policy.loops.looped_stack import LoopedStack
 
 WIDTH, BLOCKS = 128, 3
@@ -85,7 +85,7 @@ def _stack(scope: str, loops: int, halting: str) -> LoopedStack:
 
 def _halve(stack: LoopedStack, tokens: Tensor, condition: Tensor) -> Tensor:
     """Set the gates for a mean of half the loops; returns the loops used (B, N)."""
-    gates = [module.logit for module in stack.modules() if isinstance(module, HaltingGate)]
+    gates = [module.logit for module in stack.modules() if isinstance(module, ExitGate)]
     for gate in gates:
         torch.nn.init.normal_(gate.weight, std=0.3)
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from loopdit.machine import describe_machine, machine_and_versions
 from loopdit.policy.block import AdaLNBlock, KeyValue, Modulation
-from loopdit.policy.flow_matching import integrate
+from loopdit.policy.objectives.flow import Flow
 from loopdit.whole_file import whole_file
 
 TOLERANCE = 1e-5
@@ -95,7 +95,7 @@ class Arms:
                 sample, _ = block.run(sample, modulation, context)
             return sample
 
-        return integrate(predict, self.noise, self.size.steps)
+        return Flow().sample(predict, self.noise, self.size.steps)
 
     def uncached(self) -> Tensor:
         """One way, by a mask over all tokens, computed anew in each step."""
@@ -116,7 +116,7 @@ class Arms:
                 tokens, _ = block.run(tokens, modulation, bias=mask)
             return tokens[:, self.size.inputs :]
 
-        return integrate(predict, self.noise, self.size.steps)
+        return Flow().sample(predict, self.noise, self.size.steps)
 
     def _passes(self, condition: Tensor) -> list[tuple[AdaLNBlock, Modulation]]:
         """The blocks of all loops; a block's modulation is the same in each."""

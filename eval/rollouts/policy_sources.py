@@ -219,7 +219,7 @@ def _checkpoint(path: str) -> PolicySource:
         kind="checkpoint",
         spec=policy.spec,
         model_id=model_id(loaded.weights_sha256, policy.spec),
-        loops=tuple(range(1, policy.max_loops + 1)),
+        loops=tuple(policy.depths),
         steps=DEFAULT_STEPS,
         make=_with_dial(torch_module(policy), policy.spec),
         adaptive=adaptive,

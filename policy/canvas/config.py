@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from loopdit.command import option
+from loopdit.command import option, require_choice
 from loopdit.errors import ConfigError
 from loopdit.policy.canvas.modalities import ModalityConfig
 from loopdit.policy.canvas.topology import TOPOLOGIES
@@ -45,12 +45,7 @@ class CanvasModelConfig:
             "input_level": _INPUT_LEVELS,
         }
         for name, known in choices.items():
-            if getattr(self, name) not in known:
-                *most, last = known
-                raise ConfigError(
-                    f"canvas.{name}={getattr(self, name)} is unknown. "
-                    f"Use {', '.join(most)} or {last}."
-                )
+            require_choice(f"canvas.{name}", getattr(self, name), known)
         if self.execution == "dispatch" and self.loops.halting != "none":
             raise ConfigError(
                 "canvas.execution=dispatch runs whole regions, and cannot skip the tokens that "

@@ -9,6 +9,8 @@ stems, finer maps and a flattened map did no better on `lift` in equal time
 import torch
 from torch import Tensor, nn
 
+from loopdit.policy.encoders.stem import STEM_CHANNELS, stem
+
 _CHANNELS = 64
 TOKENS_PER_CAMERA = 4
 
@@ -20,18 +22,7 @@ class KeypointEncoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 16, 5, stride=2, padding=2),
-            nn.GroupNorm(4, 16),
-            nn.SiLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.GroupNorm(8, 32),
-            nn.SiLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            nn.GroupNorm(8, 64),
-            nn.SiLU(),
-            nn.Conv2d(64, _CHANNELS, 1),
-        )
+        self.features = nn.Sequential(*stem(), nn.Conv2d(STEM_CHANNELS, _CHANNELS, 1))
         self.project = nn.Linear(3 * _CHANNELS // TOKENS_PER_CAMERA, width)
 
     def forward(self, frame: Tensor) -> Tensor:

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from loopdit.errors import ConfigError
-
-_CHANNELS = 64
-_STRIDE = 8  # of the convolutions together
+from loopdit.policy.encoders.stem import STEM_CHANNELS, STEM_STRIDE, stem
 
 
 class PooledEncoder(nn.Module):
@@ -19,26 +17,16 @@ class PooledEncoder(nn.Module):
 
     def __init__(self, width: int, image_size: int, grid: int = 2) -> None:
         super().__init__()
-        cells = -(-image_size // _STRIDE)
+        cells = -(-image_size // STEM_STRIDE)
         if not 1 <= grid <= cells:
             raise ConfigError(
                 f"policy.encoder=pooled:{grid} asks for {grid} x {grid} cells of a feature map of "
                 f"{cells} x {cells}, at frames of {image_size} pixels. Use 1 to {cells}."
             )
         self.tokens = grid * grid
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 16, 5, stride=2, padding=2),
-            nn.GroupNorm(4, 16),
-            nn.SiLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.GroupNorm(8, 32),
-            nn.SiLU(),
-            nn.Conv2d(32, _CHANNELS, 3, stride=2, padding=1),
-            nn.GroupNorm(8, _CHANNELS),
-            nn.SiLU(),
-        )
+        self.features = nn.Sequential(*stem())
         self.pool = nn.AdaptiveAvgPool2d(grid)
-        self.project = nn.Linear(_CHANNELS, width)
+        self.project = nn.Linear(STEM_CHANNELS, width)
         self.position = nn.Parameter(0.02 * torch.randn(self.tokens, width))
 
     def forward(self, frame: Tensor) -> Tensor:

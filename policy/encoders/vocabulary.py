@@ -73,15 +73,17 @@ class Vocabulary:
     def ids(self, instruction: str) -> np.ndarray:
         """The numbers of its words, (W,) int64, padded with 0.
 
-        Raises ObservationError where none of its words is known, or there are more than W. An empty
-        instruction is allowed where the data had one.
+        Raises ObservationError where fewer than half of its words are known ("the" alone names no
+        task), or there are more than W. An empty instruction is allowed where the data had one.
         """
         words = words_of(instruction)
         numbers = {word: _FIRST + place for place, word in enumerate(self.words)}
         known_silence = not words and any(not words_of(known) for known in self.instructions)
-        if not known_silence and not any(word in numbers for word in words):
+        known = sum(word in numbers for word in words)
+        if not known_silence and not (known and 2 * known >= len(words)):
             raise ObservationError(
-                f"instruction {instruction!r} has no word that the policy knows. "
+                f"instruction {instruction!r:.60} has {known or 'no'} word{'s' * (known > 1)} that "
+                f"the policy knows{f' of {len(words)}' if known else ''}. "
                 f"{self._closest(instruction)}"
             )
         if len(words) > self.length:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from loopdit.command import option
+from loopdit.command import option, require_choice
 from loopdit.errors import ConfigError
 
 _CHOICES = {
@@ -34,11 +34,7 @@ class LoopConfig:
         if self.loops < 1:
             raise ConfigError(f"loops={self.loops} must be at least 1.")
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                *most, last = known
-                raise ConfigError(
-                    f"{name}={getattr(self, name)} is unknown. Use {', '.join(most)} or {last}."
-                )
+            require_choice(name, getattr(self, name), known)
         if not 0 <= self.ponder < math.inf:
             raise ConfigError(f"ponder={self.ponder} must be 0 or more, and finite.")
         if not 1 <= self.sharpest < math.inf:

@@ -1,6 +1,6 @@
 """Per-token halting: a token that has halted is computed no further, and stays to be attended to.
 
-After each loop one Linear(D, 1) gives each token its probability to halt there, if it has not; the
+After each loop an exit gate gives each token its probability to halt there, if it has not; the
 cumulative probability c never falls (adaptive computation time, arXiv 1603.08983, per token as in
 arXiv 1807.03819). A halted token keeps its state, and in each block the keys and values that it
 last had, which are not computed again.
@@ -21,36 +21,20 @@ skips what all of its samples can). Knows nothing of what a loop computes.
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from loopdit.policy.block import KeyValue
+from loopdit.policy.loops.exit_gates import ExitGate
 from loopdit.policy.loops.looped_block import Keep
 from loopdit.policy.loops.rows import put_rows, take_rows
-
-# Of a fresh gate, sigmoid(-3) = 0.05 a loop: tokens halt where training has taught them to.
-_FRESH = -3.0
 
 # One loop: tokens (B, n, D), loop, the rows (B, n) they are of all tokens (None: all), the blocks'
 # keeps -> tokens (B, n, D).
 Turn = Callable[[Tensor, int, Tensor | None, Sequence[Keep]], Tensor]
 
 
-class HaltingGate(nn.Module):
-    """The probability to halt: one Linear(D, 1) for each token."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.logit = nn.Linear(width, 1)
-        nn.init.zeros_(self.logit.weight)
-        nn.init.constant_(self.logit.bias, _FRESH)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (B, N, D) -> (B, N, 1) in (0, 1)."""
-        return self.logit(tokens).sigmoid().to(tokens.dtype)
-
-
 def halt_softly(
-    turn: Turn, gate: HaltingGate, tokens: Tensor, blocks: int, loops: int
+    turn: Turn, gate: ExitGate, tokens: Tensor, blocks: int, loops: int
 ) -> tuple[list[Tensor], Tensor]:
     """tokens (B, N, D) -> the tokens after each loop, and the expected loops (B, N)."""
     states: list[Tensor] = []
@@ -69,7 +53,7 @@ def halt_softly(
 
 def halt_and_skip(
     turn: Turn,
-    gate: HaltingGate,
+    gate: ExitGate,
     tokens: Tensor,
     blocks: int,
     loops: int,

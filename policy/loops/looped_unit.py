@@ -15,7 +15,7 @@ from loopdit.policy.block import Modulation
 from loopdit.policy.fixed_point.injection import InputInjection
 from loopdit.policy.loops.config import LoopConfig
 from loopdit.policy.loops.exit_gates import ExitGate, mix_exits
-from loopdit.policy.loops.halting import HaltingGate, halt_and_skip, halt_softly
+from loopdit.policy.loops.halting import halt_and_skip, halt_softly
 from loopdit.policy.loops.looped_block import Keep, LoopedBlock
 from loopdit.policy.loops.rows import take_rows
 from loopdit.policy.loops.sharpening import sharpness
@@ -55,7 +55,7 @@ class LoopedUnit(nn.Module):
         self.exit_gate = (
             ExitGate(width, config.exits == "token") if config.exits != "none" else None
         )
-        self.halting_gate = HaltingGate(width) if config.halting != "none" else None
+        self.halting_gate = ExitGate(width, per_token=True) if config.halting != "none" else None
 
     def forward(
         self,

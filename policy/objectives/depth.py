@@ -3,8 +3,8 @@
 Shapes: K exits of one pass, the shallowest first, B batch, H action horizon, A action dim.
 A way to train depth is a plan for each step: how many loops are run, and which exit is supervised
 besides the deepest of them. All exits at once is what we ship; the others are what it is compared
-with: a single exit drawn at random and the deepest, which teaches it; a single fixed depth, as a
-model that is trained for one K alone; the paper's curriculum, which deepens as training goes on.
+with: a single exit drawn at random and the deepest, which teaches it; the paper's curriculum,
+which deepens as training goes on. Which exits there are says the model (`LoopedDiTConfig.depths`).
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loopdit.command import option
+from loopdit.command import option, require_choice
 from loopdit.errors import ConfigError
 from loopdit.policy.objectives.objective import Objective, squared_error
 
-ALL, RANDOM, FIXED, CURRICULUM = "all", "random", "fixed", "curriculum"
-_MODES = (ALL, RANDOM, FIXED, CURRICULUM)
+ALL, RANDOM, CURRICULUM = "all", "random", "curriculum"
+_MODES = (ALL, RANDOM, CURRICULUM)
 
 
 @dataclass(frozen=True)
@@ -27,53 +27,38 @@ class DepthConfig:
     """How the depths of one checkpoint are trained."""
 
     mode: str = option(
-        ALL, "exits that a step trains: all, random (one, and the deepest), fixed, or curriculum"
+        ALL, "exits that a step trains: all, random (one, and the deepest), or curriculum"
     )
     distill: float = option(0.5, "share of the deepest exit in a shallower exit's target")
-    loops: int = option(0, "the depth that mode=fixed trains; 0 = the deepest")
     stage: int = option(1000, "steps between two depths of mode=curriculum, which begins with one")
     truncate: int = option(
         0, "how many of the last loops carry gradient, where one depth is trained; 0 = all"
     )
 
     def __post_init__(self) -> None:
-        if self.mode not in _MODES:
-            raise ConfigError(
-                f"depth.mode={self.mode} is unknown. Use {', '.join(_MODES[:-1])} or {_MODES[-1]}."
-            )
+        require_choice("depth.mode", self.mode, _MODES)
         if not 0 <= self.distill < 1:
             raise ConfigError(f"depth.distill={self.distill} must be from 0 up to below 1.")
-        for name, least in (("loops", 0), ("stage", 1), ("truncate", 0)):
+        for name, least in (("stage", 1), ("truncate", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"depth.{name}={getattr(self, name)} must be {least} or more.")
-        if self.loops and self.mode != FIXED:
+
+    def require_trains(self, depths: range, steps: int) -> None:
+        """Raise ConfigError where `steps` steps would leave one of the depths untrained, to be
+        served all the same: a curriculum that ends too soon, or gradient that is cut before it."""
+        reached = depths[0] + (steps - 1) // self.stage
+        if self.mode == CURRICULUM and reached < depths[-1]:
+            shorter = max(1, steps // (len(depths) + 1))
             raise ConfigError(
-                f"depth.loops={self.loops} is for depth.mode=fixed, not {self.mode}. Give one."
+                f"depth.mode={self.mode} with depth.stage={self.stage} ends at K={reached} in "
+                f"steps={steps}, and the model has {depths[-1]} loops. Use a shorter stage, such "
+                f"as {shorter}, more steps, or policy.max_loops={reached}."
             )
-        if self.truncate and self.mode not in (FIXED, CURRICULUM):
+        if self.truncate and self.mode != CURRICULUM and len(depths) > 1:
             raise ConfigError(
                 f"depth.truncate={self.truncate} leaves the exits before the last loops without "
-                f"gradient, and depth.mode={self.mode} trains them. Use mode={FIXED} or "
-                f"{CURRICULUM}, or leave truncate out."
-            )
-
-    def require_within(self, max_loops: int) -> None:
-        """Raise ConfigError for a depth that a model of so many loops does not have."""
-        if self.loops > max_loops:
-            raise ConfigError(
-                f"depth.loops={self.loops} is deeper than the model, which has {max_loops} loops. "
-                f"Use at most {max_loops}, or more loops."
-            )
-
-    def require_reached(self, max_loops: int, steps: int) -> None:
-        """Raise ConfigError for a curriculum that ends before the deepest loop, which would be
-        served untrained."""
-        deepest = 1 + (steps - 1) // self.stage
-        if self.mode == CURRICULUM and deepest < max_loops:
-            raise ConfigError(
-                f"depth.mode={self.mode} with depth.stage={self.stage} ends at K={deepest} in "
-                f"steps={steps}, and the model has {max_loops} loops. Use a shorter stage, such as "
-                f"{max(1, steps // (max_loops + 1))}, more steps, or policy.max_loops={deepest}."
+                f"gradient, and depth.mode={self.mode} trains them. Use mode={CURRICULUM}, or one "
+                f"depth by policy.min_loops={depths[-1]}, or leave truncate out."
             )
 
 
@@ -86,28 +71,27 @@ class ExitLosses(NamedTuple):
 
 
 class DepthPlan(NamedTuple):
-    """Of one training step: the loops that are run, and the exit (from 1) that is supervised
-    besides the last; None for all of them."""
+    """Of one training step: the loops that are run, and the K that is supervised besides the last;
+    None for all of the model's depths."""
 
     loops: int
     only: int | None
 
 
-def plan_depth(config: DepthConfig, max_loops: int, step: int, uniform: float) -> DepthPlan:
-    """What optimizer step `step`, counted from 0, trains. `uniform` in [0, 1) is what chance
-    decides, for the mode that needs it. The paper's curriculum is min(1 + step // 1000, max_loops)
-    in a training of 5,000 steps."""
-    config.require_within(max_loops)
+def plan_depth(config: DepthConfig, depths: range, step: int, uniform: float) -> DepthPlan:
+    """What optimizer step `step`, counted from 0, trains of a model with these depths. `uniform` in
+    [0, 1) is what chance decides, for the mode that needs it. The paper's curriculum is
+    min(1 + step // 1000, max_loops) in a training of 5,000 steps."""
+    deepest = depths[-1]
     if config.mode == ALL:
-        return DepthPlan(max_loops, None)
+        return DepthPlan(deepest, None)
     if config.mode == RANDOM:
-        return DepthPlan(max_loops, 1 + min(int(uniform * max_loops), max_loops - 1))
-    deep = config.loops or max_loops
-    loops = deep if config.mode == FIXED else min(1 + step // config.stage, max_loops)
+        return DepthPlan(deepest, depths[min(int(uniform * len(depths)), len(depths) - 1)])
+    loops = min(depths[0] + step // config.stage, deepest)
     return DepthPlan(loops, loops)
 
 
-def exit_losses(
+def exit_objectives(
     exits: Tensor,
     target: Tensor,
     weight: Tensor,
@@ -115,8 +99,8 @@ def exit_losses(
     only: int | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] = squared_error,
     as_target: Callable[[Tensor], Tensor] | None = None,
-) -> ExitLosses:
-    """How far each exit's output (K, B, H, A) is from the target (B, H, A) of the model.
+) -> Tensor:
+    """(K,): how far each exit's output (K, B, H, A) is from the target (B, H, A) of the model.
 
     weight (B, H) says how much each action counts. `distill` in [0, 1) is the share of a shallower
     exit's target that is the deepest exit's own output (through `as_target`) and not `target`
@@ -138,12 +122,13 @@ def exit_losses(
         zero = torch.zeros_like(mean[0])
         mean = torch.stack([rows.get(exit, zero) for exit in range(count)])
         mean = mean * (count / len(chosen))
-    return ExitLosses(mean, _weighted_mean(loss(exits.detach(), target), weight))
+    return mean
 
 
 def objective_losses(
     objective: Objective,
     exits: Tensor,
+    sample: Tensor,
     chunk: Tensor,
     noise: Tensor,
     level: Tensor,
@@ -151,15 +136,16 @@ def objective_losses(
     distill: float,
     only: int | None = None,
 ) -> ExitLosses:
-    """`exit_losses` of the outputs (K, B, H, A) for `objective.noised(chunk, noise, level)`.
+    """`exit_objectives` of the outputs (K, B, H, A) for a sample of chunk and noise at a level.
 
     The error is that of the chunks they imply, so that it can be compared between objectives.
     """
     target = objective.target(chunk, noise, level)
-    losses = exit_losses(exits, target, weight, distill, only, objective.loss, objective.as_target)
-    sample = objective.noised(chunk, noise, level)
+    minimised = exit_objectives(
+        exits, target, weight, distill, only, objective.loss, objective.as_target
+    )
     implied = objective.chunk(sample, exits.detach(), level)
-    return ExitLosses(losses.objective, _weighted_mean(squared_error(implied, chunk), weight))
+    return ExitLosses(minimised, _weighted_mean(squared_error(implied, chunk), weight))
 
 
 def _weighted_mean(error: Tensor, weight: Tensor) -> Tensor:

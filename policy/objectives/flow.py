@@ -1,7 +1,9 @@
-"""Rectified flow as an objective: the model says the chunk at the end of the sample's line.
+"""Rectified flow (arXiv 2209.03003): the model says the chunk at the end of the sample's line.
 
-Shapes as in `objective`. The numbers with one level for a whole sample and Euler steps are those of
-`flow_matching`, to the bit; this adds levels of single actions and Heun's method.
+A model that sees a point of the straight line between noise (level 0) and chunk (level 1), and its
+level, predicts the chunk; the line's velocity follows from it. Predicting the chunk rather than the
+velocity spares a small model from having to copy its noise through its width
+(docs/experiments/2026-11-23-lift.md). Shapes as in `objective`.
 """
 
 from dataclasses import dataclass
@@ -9,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopdit.policy.flow_matching import euler_step, integrate, sample_times
 from loopdit.policy.objectives.objective import (
     CLEAN,
     EULER,
@@ -24,6 +25,10 @@ from loopdit.policy.objectives.objective import (
 
 # Nearer to the chunk than this there is no velocity: it is 0 / 0, and t + dt misses 1 by rounding.
 _NEAR = 1e-4
+
+# Training levels are drawn from Beta(1, 1.5): more of them near the noise, where the chunk is
+# decided, than near the end, where only the last polish is left.
+_BETA = 1.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class Flow:
 
     def levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Beta(1, 1.5): more of them near the noise."""
-        return sample_times(count, generator)
+        # Beta(1, b) has the closed-form inverse 1 - (1 - u)^(1/b); torch's takes no generator.
+        uniform = torch.rand(count, generator=generator, device=generator.device)
+        return 1 - (1 - uniform) ** (1 / _BETA)
 
     def noised(self, chunk: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """The point of the straight line from noise to chunk."""
@@ -97,8 +104,6 @@ class Flow:
     ) -> Tensor:
         """See `Objective.sample`."""
         require_steps(steps)
-        if self.sampler == EULER and known is None:
-            return integrate(predict, noise, steps)
         return walk(self, predict, noise, steps, known=known, last=Flow(EULER))
 
     def predictions(self, steps: int) -> int:
@@ -108,8 +113,9 @@ class Flow:
 
 
 def _euler(sample: Tensor, chunk: Tensor, level: Tensor, dt: Tensor) -> Tensor:
+    """The sample moved by dt towards the predicted chunk."""
     if level.ndim == 1:
-        return euler_step(sample, chunk, level, dt)
+        return sample + per_action(dt / (CLEAN - level)) * (chunk - sample)
     share = (after(level, dt) - level) / (CLEAN - level).clamp_min(_NEAR)
     return keep_known(sample, sample + per_action(share) * (chunk - sample), level)
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from loopdit.command import option
+from loopdit.command import option, require_choice
 from loopdit.errors import ConfigError
 
 FLOW, REGRESSION = "flow", "regression"
@@ -62,9 +62,9 @@ class ObjectiveConfig:
     )
 
     def __post_init__(self) -> None:
-        _require_known("kind", self.kind, tuple(_SAMPLERS))
-        _require_known("beta_schedule", self.beta_schedule, _SCHEDULES)
-        _require_known("gripper", self.gripper, (REGRESS, BCE))
+        require_choice("policy.objective.kind", self.kind, tuple(_SAMPLERS))
+        require_choice("policy.objective.beta_schedule", self.beta_schedule, _SCHEDULES)
+        require_choice("policy.objective.gripper", self.gripper, (REGRESS, BCE))
         known = _SAMPLERS[self.kind]
         if self.sampler and self.sampler not in known:
             raise ConfigError(
@@ -226,11 +226,3 @@ def require_fresh_noise(fresh: Tensor | None, sampler: str) -> Tensor:
             f"Sample with fresh noise, or with sampler=ddim."
         )
     return fresh
-
-
-def _require_known(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        *most, last = known
-        raise ConfigError(
-            f"policy.objective.{name}={value} is unknown. Use {', '.join(most)} or {last}."
-        )

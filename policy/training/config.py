@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from loopdit.command import option
+from loopdit.command import option, require_choice
 from loopdit.datasets.action_filters import ActionsConfig
 from loopdit.datasets.episode_filter import EpisodeFilter
 from loopdit.errors import ConfigError
@@ -94,19 +94,14 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be from 0 up to below 1.")
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                *most, last = known
-                raise ConfigError(
-                    f"{name}={getattr(self, name)} is unknown. Use {', '.join(most)} or {last}."
-                )
+            require_choice(name, getattr(self, name), known)
         if not self.out:
             raise ConfigError("out= names no folder. Give one, or leave it out.")
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate={self.learning_rate} must be above 0 and finite.")
         if self.seed >= 2**63:
             raise ConfigError(f"seed={self.seed} must be below 2**63.")
-        self.depth.require_within(self.policy.max_loops)
-        self.depth.require_reached(self.policy.max_loops, self.steps)
+        self.depth.require_trains(self.policy.depths, self.steps)
         if self.resume and self.overwrite:
             raise ConfigError("resume=true and overwrite=true exclude each other. Give one.")
         if self.init_statistics and not self.init:

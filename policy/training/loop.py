@@ -174,7 +174,7 @@ class TrainingLoop:
         row: Row = {
             "step": trainer.step,
             "elapsed_s": round(trainer.elapsed_s, 2),
-            "loss": {str(k): loss for k, loss in enumerate(means["loss"], 1)},
+            "loss": {str(k): v for k, v in zip(trainer.policy.depths, means["loss"], strict=True)},
             "learning_rate": trainer.optimizer.param_groups[0]["lr"],
             "gradient_norm": means["gradient_norm"],
             "samples_per_s": round(rate, 1),

@@ -4,7 +4,7 @@ Looked for only after a check of the losses and the gradient's norm has found th
 observations first, then actions, losses, gradients, because each of them spoils the next.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,9 +30,10 @@ def spoilt_rows(batch: Batch) -> tuple[str, list[int]] | None:
     return None
 
 
-def spoilt_loss(losses: Tensor) -> str | None:
-    """losses (max_loops,): "the loss of K=3"."""
-    wrong = [k for k, loss in enumerate(losses.tolist(), 1) if not np.isfinite(loss)]
+def spoilt_loss(losses: Tensor, depths: Sequence[int]) -> str | None:
+    """Of losses (exits run,), the first of `depths`: "the loss of K=3"."""
+    each = zip(depths, losses.tolist(), strict=False)
+    wrong = [k for k, loss in each if not np.isfinite(loss)]
     return f"the loss of K={','.join(map(str, wrong))}" if wrong else None
 
 

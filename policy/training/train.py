@@ -19,6 +19,7 @@ from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import CheckpointError
 from loopdit.folder_lock import alone_in
 from loopdit.policy.checkpoint import CheckpointContent
+from loopdit.policy.looped_dit_config import depths_text
 from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.training.augmentation import require_possible
 from loopdit.policy.training.closed_loop import BEST, ClosedLoop, forget, require_evaluable
@@ -206,7 +207,7 @@ def _introduce(
         sys.stdout.write(f"{note}\n")
     sys.stdout.write(
         f"{data.episodes} episodes, {windows} windows{f', {held} held out' if held else ''}; "
-        f"{size:,} parameters, K = 1..{policy.max_loops}; {accelerator.device}, "
+        f"{size:,} parameters, K = {depths_text(policy.depths)}; {accelerator.device}, "
         f"{torch.get_num_threads()} threads{several}\n"
         f"{'at most ' if config.minutes else ''}{config.steps} steps of {config.batch_size} "
         f"windows: {config.steps * config.batch_size / windows:.1f} times through the data\n"

@@ -33,7 +33,7 @@ _FINAL_LEARNING_RATE = 0.03  # share of the peak at the end of the cosine
 
 class StepResult(NamedTuple):
     """What a step came to, on the device: the error of each exit to the demonstrations
-    (max_loops,) over all processes' actions, and the norm of the gradient before clipping."""
+    (of each depth,) over all processes' actions, and the norm of the gradient before clipping."""
 
     error: Tensor
     gradient_norm: Tensor
@@ -158,12 +158,12 @@ class Trainer:
             raise NotFinite(f"the weight {spoilt}", [])
 
     def _gradients(self, batch: Batch, start: int) -> tuple[Tensor, Tensor]:
-        """Fill the gradients; the objectives (pieces, max_loops), and the error (max_loops,)."""
+        """Fill the gradients; the objectives (pieces, exits run), the error (of each depth,)."""
         config, world = self.config, self.accelerator.num_processes
         mine = slice(start, start + len(batch.actions))
         every, chances = self._chances()
         draws = every.rows(mine.start, mine.stop)
-        plan = plan_depth(config.depth, self.policy.max_loops, self.step, self._uniform())
+        plan = plan_depth(config.depth, self.policy.depths, self.step, self._uniform())
         chances = chances[mine] if chances is not None else None
         # (B,) actions of each window that count
         counted = learned(self.policy.config, batch.valid, draws.committed)
@@ -206,8 +206,8 @@ class Trainer:
         return draws, draw_chances(self.config.augment, spec, count, self._generator, words)
 
     def _of_all_depths(self, error: Tensor) -> Tensor:
-        """(K run,) -> (max_loops,): a depth that was not run counts as the deepest that was."""
-        missing = self.policy.max_loops - len(error)
+        """(exits run,) -> (of each depth,): one that was not run counts as the deepest that was."""
+        missing = len(self.policy.depths) - len(error)
         return torch.cat([error, error[-1:].expand(missing)])
 
     def _uniform(self) -> float:
@@ -229,7 +229,7 @@ class Trainer:
         weight = non_finite.spoilt_tensor(self._optimized)
         if weight is not None:
             return NotFinite(f"the weight {weight}", [])
-        loss = non_finite.spoilt_loss(objective.sum(0))
+        loss = non_finite.spoilt_loss(objective.sum(0), self.policy.depths)
         if loss is not None:
             return NotFinite(loss, [])
         gradient = non_finite.spoilt_tensor(non_finite.gradients(self.policy))

@@ -30,8 +30,9 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """See above; each exit's values are in the order of K."""
+    """See above; of each of `depths`, in their order, and of a constant guess."""
 
+    depths: Sequence[int]
     loss: list[float]
     action_error: list[float]
     constant_error: float
@@ -40,14 +41,15 @@ class ValidationResult:
     def to_dict(self) -> dict[str, Any]:
         """For metrics.jsonl."""
         by_loops = {
-            name: {str(k): value for k, value in enumerate(getattr(self, name), 1)}
+            name: {str(k): v for k, v in zip(self.depths, getattr(self, name), strict=True)}
             for name in ("loss", "action_error")
         }
         return {**by_loops, "constant_error": self.constant_error, "windows": self.windows}
 
     def sentence(self) -> str:
         """For the screen."""
-        errors = " ".join(f"K{k}={error:.3f}" for k, error in enumerate(self.action_error, 1))
+        each = zip(self.depths, self.action_error, strict=True)
+        errors = " ".join(f"K{k}={error:.3f}" for k, error in each)
         return f"held out: action error {errors}, a constant {self.constant_error:.3f}"
 
 
@@ -95,6 +97,7 @@ class Validation:
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * count
         means = {name: total / actions for name, total in sums.items()}
         return ValidationResult(
+            policy.depths,
             means["loss"].tolist(),
             means["action_error"].tolist(),
             float(means["constant_error"]),
@@ -125,14 +128,14 @@ def _sampled_error(
     noise: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """(max_loops,): of the chunks that each exit samples from `noise` (B, H, A)."""
+    """(of each depth,): of the chunks that it samples from `noise` (B, H, A)."""
     steps = min(DEFAULT_STEPS, policy.config.objective.train_timesteps)
     fresh = None
     if policy.objective.needs_fresh_noise:
         shape = (steps, *noise.shape)
         fresh = torch.randn(shape, generator=generator, device=noise.device)
     errors: list[Tensor] = []
-    for loops in range(1, policy.max_loops + 1):
+    for loops in policy.depths:
         chunk = policy.sample(policy.encode(observation, loops), noise, steps, fresh)
         errors.append((chunk - target).square().mean(-1)[valid].mean())
     return torch.stack(errors)

@@ -30,7 +30,9 @@ class Condition(NamedTuple):
 @dataclass(frozen=True)
 class Arm:
     """A policy of the comparison. `options` are of its training program: policy-train's, or with
-    `lerobot` those of lerobot_policy.py. `extra` ones are run only when they are named."""
+    `lerobot` those of lerobot_policy.py. `extra` ones are run only when they are named. `longer`:
+    how many times the study's steps it is trained for; `alone`: the one K that a checkpoint of our
+    own model has."""
 
     name: str
     title: str
@@ -38,12 +40,31 @@ class Arm:
     conditions: tuple[Condition, ...]
     lerobot: bool = False
     extra: bool = False
+    longer: int = 1
+    alone: int = 0
+
+
+# Without it `stack` overfits (docs/experiments/2026-11-25-in-flight.md).
+_SHIFT = "augment.shift=0.06"
 
 
 def _ours(name: str, title: str, blocks: int, loops: int, *options: str) -> Arm:
     size = (f"policy.blocks={blocks}", f"policy.max_loops={loops}")
     conditions = tuple(Condition(k, 0) for k in range(1, loops + 1))
-    return Arm(name, title, (*size, *options), conditions)
+    return Arm(name, title, (*size, _SHIFT, *options), conditions)
+
+
+def _alone(loops: int, longer: int = 1) -> Arm:
+    """Our block, trained for one K and for no other."""
+    name = f"alone-{loops}" if longer == 1 else f"alone-{loops}-long"
+    title = f"one block, trained for K = {loops} alone"
+    if loops == 1:
+        title += ", a plain DiT of matched parameters"
+    if longer > 1:
+        title += f", {longer} times the steps"
+    size = (f"policy.max_loops={loops}", f"policy.min_loops={loops}")
+    one = (Condition(loops, 0),)
+    return Arm(name, title, (*size, _SHIFT), one, extra=longer > 1, longer=longer, alone=loops)
 
 
 # The scheduler and the steps that it was trained with, and as many steps as ours take.
@@ -60,7 +81,10 @@ ARMS = {
     for arm in (
         _ours(SHIP, "ours: one block, four loops, one way", 1, 4, "policy.topology=one_way"),
         _ours("depth", "plain DiT of matched depth: four blocks, unshared", 4, 1),
-        _ours("parameters", "plain DiT of matched parameters: one block", 1, 1),
+        *(_alone(loops) for loops in range(1, 5)),
+        # What the time of training every K buys a model of one loop.
+        _alone(1, longer=2),
+        _ours("two", "ours with two blocks, two loops", 2, 2),
         _ours("dense", "dense canvas: one block, four loops", 1, 4, "policy.topology=dense"),
         _lerobot("lerobot", "LeRobot's diffusion policy, its own learning settings"),
         _lerobot(
@@ -93,6 +117,10 @@ class Study:
     def folder(self, arm: Arm, task: str, seed: int) -> Path:
         """Where everything of one training lies."""
         return self.out / arm.name / f"{task}-{seed}"
+
+    def steps_of(self, arm: Arm) -> int:
+        """Optimizer steps that the arm is trained for."""
+        return self.steps * arm.longer
 
     def store(self, task: str) -> Path:
         """The demonstrations."""

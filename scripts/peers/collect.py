@@ -1,7 +1,7 @@
 """What the programs of a study left, as one record of plain JSON.
 
     {"about": {"machine", "versions", "commit", "lerobot"}, "study": {...}, "ship",
-     "arms": [{"name", "title", "options", "lerobot"}],
+     "arms": [{"name", "title", "options", "lerobot", "alone"}],
      "runs": [{"arm", "task", "seed", "parameters", "minutes", "samples_per_s": {q25, median, q75},
                "validation": what its own training measured last, "held_out": see held_out.py,
                "results": [{"loops", "steps", "successes", "episodes", "ci95", "outcomes"}]}],
@@ -36,7 +36,7 @@ def collected(study: Study, arms: Sequence[Arm]) -> dict[str, Any]:
         if has_rollouts(study.folder(arm, task, seed), arm, study.episodes)
     ]
     present = {run["arm"] for run in runs}
-    described = ("name", "title", "options", "lerobot")
+    described = ("name", "title", "options", "lerobot", "alone")
     return {
         "about": _about(study, arms),
         "study": {name: v for name, v in asdict(study).items() if name not in ("data", "out")},

@@ -90,7 +90,8 @@ def page(record: Record) -> str:
     """The whole page."""
     study = record["study"]
     sizes = {"steps": study["steps"], "episodes": study["episodes"], "seeds": len(study["seeds"])}
-    sections = [_HEAD.format(**sizes), _arms(record), _successes(record), _training(record)]
+    sections = [_HEAD.format(**sizes), _arms(record), _successes(record)]
+    sections += [_dial(record), _training(record)]
     if record["latency"] is not None:
         sections.append(_leads(record))
     return "\n".join([*sections, _how(record)])
@@ -189,6 +190,36 @@ def _successes(record: Record) -> str:
     )
 
 
+def dial(record: Record, alone: Key, task: str) -> Difference | None:
+    """The success of our checkpoint of every K at the K of `alone`, minus that of `alone`; None
+    where one of the two was not evaluated."""
+    one = success(record, alone, task)
+    ours = success(record, Key(record["ship"], alone.loops, alone.steps), task)
+    return None if one is None or ours is None else _difference(one, ours)
+
+
+def _dial(record: Record) -> str:
+    names = [arm["name"] for arm in record["arms"] if arm["alone"]]
+    rows: list[list[str]] = []
+    for key in keys(record):
+        for task in record["study"]["tasks"] if key.arm in names else ():
+            found = dial(record, key, task)
+            if found is not None:
+                verdict = "ahead" if found.low > 0 else "behind" if found.high < 0 else "the same"
+                rows.append([key.arm, str(key.loops), task, _points(found), verdict])
+    if not rows:
+        return ""
+    return (
+        "## One checkpoint for every K\n\nIts success at a K minus that of a checkpoint trained "
+        "for that K alone, in points, with the 95 % interval of a paired bootstrap over training "
+        "and test seeds.\n\n" + _table(["alone", "K", "task", "difference", "every K is"], rows)
+    )
+
+
+def _points(found: Difference) -> str:
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
 def _training(record: Record) -> str:
     rows = [
         [
@@ -233,8 +264,7 @@ def _lead_cells(found: Lead) -> tuple[str, str]:
     success_cell = latency_cell = _DASH
     if found.at_equal_latency is not None:
         loops, d = found.at_equal_latency
-        bounds = f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
-        success_cell = f"K = {loops}: {100 * d.value:+.1f} {bounds}"
+        success_cell = f"K = {loops}: {_points(d)}"
     if found.at_equal_success is not None:
         loops, ratio = found.at_equal_success
         latency_cell = f"K = {loops}: {ratio:.2f}"

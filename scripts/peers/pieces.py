@@ -65,7 +65,7 @@ class Runner:
         name = f"{arm.name} {task} {seed}"
 
         def trained() -> bool:
-            return step_of(folder) == self.study.steps
+            return step_of(folder) == self.study.steps_of(arm)
 
         return [
             Piece(f"{name} train", folder, trained, lambda: self._train(arm, task, seed)),
@@ -88,7 +88,7 @@ class Runner:
     def _latency(self) -> Piece:
         task, seed = self.study.tasks[0], self.study.seeds[0]
         trained = {
-            arm.name: step_of(self.study.folder(arm, task, seed)) == self.study.steps
+            arm.name: step_of(self.study.folder(arm, task, seed)) == self.study.steps_of(arm)
             for arm in ARMS.values()
         }
         measured = [arm for arm in ARMS.values() if trained[arm.name]]
@@ -102,7 +102,7 @@ class Runner:
 
     def _train(self, arm: Arm, task: str, seed: int) -> None:
         folder, data = self.study.folder(arm, task, seed), self.study.store(task)
-        out, steps = folder / "checkpoint", self.study.steps
+        out, steps = folder / "checkpoint", self.study.steps_of(arm)
         if arm.lerobot:
             program = "scripts/peers/lerobot_policy.py"
             sizes = ["--steps", steps, "--seed", seed, "--threads", self._threads]

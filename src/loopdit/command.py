@@ -48,6 +48,13 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def require_choice(name: str, value: str, known: Sequence[str]) -> None:
+    """Raise ConfigError unless the option `name` has one of the values that it may have."""
+    if value not in known:
+        *most, last = known
+        raise ConfigError(f"{name}={value} is unknown. Use {', '.join(most)} or {last}.")
+
+
 @dataclass(frozen=True)
 class Command:
     """What `--help` says and where the YAML lies (`configs/<folder>/config.yaml`)."""

@@ -29,10 +29,10 @@ FOUND = Calibration("chunk", 0.1, 2.5, (0.0, 0.5, 0.5), 2, "mean_loops=2.5", "aa
 
 
 def test_the_first_loop_whose_change_is_below_the_threshold_is_the_last():
-    assert loops_taken(CHANGES, 0.0).tolist() == [4, 4, 4]
-    assert loops_taken(CHANGES, 0.2).tolist() == [3, 4, 2]
-    assert loops_taken(CHANGES, 0.1).tolist() == [4, 4, 4]  # below, not at
-    assert loops_taken(CHANGES, 1.0).tolist() == [2, 2, 2]
+    assert loops_taken(CHANGES, 0.0, 4).tolist() == [4, 4, 4]
+    assert loops_taken(CHANGES, 0.2, 4).tolist() == [3, 4, 2]
+    assert loops_taken(CHANGES, 0.1, 4).tolist() == [4, 4, 4]  # below, not at
+    assert loops_taken(CHANGES, 1.0, 4).tolist() == [2, 2, 2]
 
 
 @given(
@@ -46,10 +46,10 @@ def test_no_smaller_threshold_takes_as_few_loops_as_were_wanted(
 ):
     changes = torch.rand(observations, loops - 1, generator=torch.Generator().manual_seed(seed))
     mean = 2 + wanted * (loops - 2)
-    threshold = threshold_for(changes, mean)
+    threshold = threshold_for(changes, mean, loops)
 
     def taken(limit: float) -> float:
-        return float(loops_taken(changes, limit).double().mean())
+        return float(loops_taken(changes, limit, loops).double().mean())
 
     assert taken(threshold) <= mean
     smaller = [0.0, *(value for value in changes.flatten().tolist() if value < threshold)]
@@ -65,7 +65,7 @@ def test_a_quantile_is_of_the_last_loops_changes():
 def test_a_mean_that_no_threshold_has_is_refused():
     for mean in (1.9, 4.1):
         with pytest.raises(ConfigError, match=f"mean_loops={mean} is not from 2 to 4"):
-            threshold_for(CHANGES, mean)
+            threshold_for(CHANGES, mean, 4)
 
 
 def test_a_calibrated_policy_takes_the_loops_that_were_counted():

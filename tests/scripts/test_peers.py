@@ -1,6 +1,7 @@
 """The comparison with peers: what the page says of a record, and what counts as done."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,13 @@ def record(runs: list[dict[str, Any]], ms: dict[tuple[str, int, int], float]) ->
         "study": {"tasks": ["lift"], "seeds": [0, 1], "steps": 10, "episodes": 100},
         "ship": "ship",
         "arms": [
-            {"name": name, "title": name, "options": [], "lerobot": name == "lerobot"}
+            {
+                "name": name,
+                "title": name,
+                "options": [],
+                "lerobot": name == "lerobot",
+                "alone": int(name.removeprefix("alone-")) if name.startswith("alone-") else 0,
+            }
             for name in arms
         ],
         "runs": runs,
@@ -205,3 +212,15 @@ def test_sizes_of_two_studies_are_not_mixed_in_one_folder(tmp_path: Path):
     study(steps=5, out=tmp_path).take_up()
     with pytest.raises(ConfigError, match="Choose another --out"):
         study(steps=6, out=tmp_path).take_up()
+
+
+def test_every_k_is_compared_with_a_training_for_that_k_alone():
+    runs = [run("ship", 0, k1=BAD, k4=GOOD), run("alone-1", 0, k1=GOOD), run("alone-4", 0, k4=GOOD)]
+    found = PAGE["dial"](record(runs, {}), KEY("alone-1", 1, 0), "lift")
+    assert found.value == pytest.approx(-0.4)
+    assert found.high < 0
+    assert PAGE["dial"](record(runs, {}), KEY("alone-4", 4, 0), "lift").value == 0
+    assert PAGE["dial"](record(runs, {}), KEY("alone-1", 1, 0), "stack") is None
+    text = PAGE["page"](record(runs, {}))
+    assert re.search(r"\| alone-1 \| 1 \| lift \| -40\.0 \[.*\] \| behind \|", text)
+    assert "| alone-4 | 4 | lift | +0.0 [+0.0, +0.0] | the same |" in text

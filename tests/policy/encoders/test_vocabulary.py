@@ -107,3 +107,11 @@ def test_the_numbers_of_words_stay_what_they_are_because_no_checkpoint_has_them(
     """Weights were learned with these: another way of numbering would read them wrongly."""
     numbers = [9, 10, 8, 3, 5, 10, 2, 3]
     assert Vocabulary.of(TOLD).ids(TOLD[0]).tolist() == numbers + [PADDING] * 16
+
+
+@pytest.mark.parametrize(("said", "known"), [("eat the cake now", "1 word "), ("eat", "no word ")])
+def test_an_instruction_that_is_mostly_unknown_names_no_task(said: str, known: str):
+    vocabulary = Vocabulary.of(TOLD)
+    with pytest.raises(ObservationError, match=f"has {known}"):
+        vocabulary.ids(said)
+    vocabulary.ids("grab the red cube")  # three words of four

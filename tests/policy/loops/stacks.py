@@ -5,7 +5,7 @@ from torch import Tensor
 
 from loopdit.policy.block import AdaLNBlock
 from loopdit.policy.loops.config import LoopConfig
-from loopdit.policy.loops.halting import HaltingGate
+from loopdit.policy.loops.exit_gates import ExitGate
 from loopdit.policy.loops.looped_block import LoopedBlock
 from loopdit.policy.loops.looped_stack import LoopedStack
 from loopdit.policy.loops.looped_unit import LoopedUnit
@@ -40,5 +40,5 @@ def looped_blocks(stack: LoopedStack) -> list[LoopedBlock]:
     return [module for module in stack.modules() if isinstance(module, LoopedBlock)]
 
 
-def halting_gates(stack: LoopedStack) -> list[HaltingGate]:
-    return [module for module in stack.modules() if isinstance(module, HaltingGate)]
+def halting_gates(stack: LoopedStack) -> list[ExitGate]:
+    return [module for module in stack.modules() if isinstance(module, ExitGate)]

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +5,7 @@ from torch import Tensor
 from loopdit.errors import ConfigError
 from loopdit.policy.objectives.depth import (
     DepthConfig,
-    exit_losses,
+    exit_objectives,
     objective_losses,
     plan_depth,
 )
@@ -37,34 +35,32 @@ def shipped(exits: list[Tensor], chunk: Tensor, valid: Tensor, distill: float) -
 @pytest.mark.parametrize("distill", [0.0, 0.5, 0.9])
 def test_all_exits_at_once_is_what_was_shipped_to_the_bit(exits: int, distill: float):
     predicted, target, valid = drawn(exits)
-    losses = exit_losses(predicted, target, valid, distill)
+    found = exit_objectives(predicted, target, valid, distill)
     expected = shipped(list(predicted.unbind(0)), target, valid, distill)
-    assert torch.equal(losses.objective, expected)
-    assert not losses.error.requires_grad
+    assert torch.equal(found, expected)
     gradients = [
-        torch.autograd.grad(objective.mean(), predicted)[0]
-        for objective in (losses.objective, expected)
+        torch.autograd.grad(objective.mean(), predicted)[0] for objective in (found, expected)
     ]
     assert torch.equal(*gradients)
 
     level = torch.full((3,), 0.5)
     noise = torch.zeros_like(target)
     flow = make_objective(ObjectiveConfig())
-    same = objective_losses(flow, predicted, target, noise, level, valid, distill)
+    sample = flow.noised(target, noise, level)
+    same = objective_losses(flow, predicted, sample, target, noise, level, valid, distill)
     assert torch.equal(same.objective, expected)
-    assert torch.equal(same.error, losses.error)
+    assert not same.error.requires_grad
+    assert torch.equal(same.error, shipped(list(predicted.unbind(0)), target, valid, 0.0))
 
 
 @pytest.mark.parametrize("only", [1, 2, 3, 4])
 def test_one_exit_and_its_teacher_are_all_that_learns(only: int):
     predicted, target, valid = drawn()
-    every = exit_losses(predicted, target, valid, 0.5)
-    losses = exit_losses(predicted, target, valid, 0.5, only)
+    every = exit_objectives(predicted, target, valid, 0.5)
+    found = exit_objectives(predicted, target, valid, 0.5, only)
     supervised = sorted({only - 1, 3})
-    expected = every.objective[supervised].mean()
-    torch.testing.assert_close(losses.objective.mean(), expected)
-    torch.testing.assert_close(losses.error, every.error)
-    losses.objective.mean().backward()
+    torch.testing.assert_close(found.mean(), every[supervised].mean())
+    found.mean().backward()
     assert predicted.grad is not None
     moved = [k for k in range(4) if predicted.grad[k].any()]
     assert moved == supervised
@@ -73,7 +69,7 @@ def test_one_exit_and_its_teacher_are_all_that_learns(only: int):
 def test_actions_count_by_their_weight():
     predicted, target, _ = drawn()
     weight = torch.rand(3, 8, generator=torch.Generator().manual_seed(1))
-    error = exit_losses(predicted, target, weight, 0.5).error
+    error = exit_objectives(predicted, target, weight, 0.0)
     slow = [0.0] * 4
     for k in range(4):
         for b in range(3):
@@ -91,40 +87,36 @@ def test_errors_are_those_of_chunks_whatever_the_model_says(kind: str):
     level = objective.levels(3, torch.Generator().manual_seed(2))
     right = objective.target(chunk, noise, level)
     exits = torch.stack([right + 0.1, right])
-    losses = objective_losses(objective, exits, chunk, noise, level, valid, distill=0.5)
-    torch.testing.assert_close(losses.objective, torch.tensor([0.01, 0.0]))
     sample = objective.noised(chunk, noise, level)
+    losses = objective_losses(objective, exits, sample, chunk, noise, level, valid, distill=0.5)
+    torch.testing.assert_close(losses.objective, torch.tensor([0.01, 0.0]))
     off = objective.chunk(sample, right + 0.1, level) - chunk
     torch.testing.assert_close(losses.error[0], off[valid].square().mean())
     torch.testing.assert_close(losses.error[1], torch.tensor(0.0), rtol=0, atol=1e-6)
 
 
 def test_each_mode_runs_and_supervises_its_depth():
-    assert plan_depth(DepthConfig(), 4, 0, 0.0) == (4, None)
-    fixed = DepthConfig("fixed")
-    assert plan_depth(fixed, 4, 0, 0.0) == (4, 4)
-    assert plan_depth(replace(fixed, loops=2), 4, 0, 0.0) == (2, 2)
+    every = range(1, 5)
+    assert plan_depth(DepthConfig(), every, 0, 0.0) == (4, None)
     steps = (0, 1000, 2999, 4000)
-    growing = [plan_depth(DepthConfig("curriculum"), 3, step, 0.0) for step in steps]
+    growing = [plan_depth(DepthConfig("curriculum"), range(1, 4), step, 0.0) for step in steps]
     assert growing == [(1, 1), (2, 2), (3, 3), (3, 3)]
-    drawn = [plan_depth(DepthConfig("random"), 4, 0, u) for u in (0.0, 0.24, 0.25, 0.99)]
+    assert plan_depth(DepthConfig("curriculum"), range(2, 5), 1000, 0.0) == (3, 3)
+    drawn = [plan_depth(DepthConfig("random"), every, 0, u) for u in (0.0, 0.24, 0.25, 0.99)]
     assert drawn == [(4, 1), (4, 1), (4, 2), (4, 4)]
+    assert plan_depth(DepthConfig("random"), range(3, 5), 0, 0.4) == (4, 3)
 
 
 def test_a_depth_that_cannot_be_trained_is_refused():
-    with pytest.raises(ConfigError, match=r"depth\.mode=deep is unknown\. Use all, random, fixed"):
+    with pytest.raises(ConfigError, match=r"depth\.mode=deep is unknown\. Use all, random or"):
         DepthConfig("deep")
     with pytest.raises(ConfigError, match=r"depth\.distill=1\.0 must be from 0 up to below 1"):
         DepthConfig(distill=1.0)
-    with pytest.raises(ConfigError, match=r"depth\.loops=-1"):
-        DepthConfig("fixed", loops=-1)
-    with pytest.raises(ConfigError, match=r"depth\.loops=2 is for depth\.mode=fixed, not all"):
-        DepthConfig(loops=2)
-    with pytest.raises(ConfigError, match=r"depth\.truncate=1 leaves .* Use mode=fixed or curr"):
-        DepthConfig(truncate=1)
-    with pytest.raises(ConfigError, match=r"depth\.loops=5 is deeper than the model, which has 4"):
-        plan_depth(DepthConfig("fixed", loops=5), 4, 0, 0.0)
-    growing = DepthConfig("curriculum")
-    growing.require_reached(4, 3001)
+    with pytest.raises(ConfigError, match=r"depth\.truncate=1 leaves .* Use mode=curr"):
+        DepthConfig(truncate=1).require_trains(range(1, 5), 9)
+    DepthConfig(truncate=1).require_trains(range(4, 5), 9)
+    growing = DepthConfig("curriculum", truncate=1)
+    growing.require_trains(range(1, 5), 3001)
     with pytest.raises(ConfigError, match=r"ends at K=3 in steps=3000.*model has 4 loops"):
-        growing.require_reached(4, 3000)
+        growing.require_trains(range(1, 5), 3000)
+    growing.require_trains(range(2, 5), 2001)

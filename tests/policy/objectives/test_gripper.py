@@ -9,7 +9,7 @@ from torch import Tensor
 
 from loopdit.datasets.spec import PolicySpec, TensorSpec
 from loopdit.errors import ConfigError
-from loopdit.policy.objectives.depth import exit_losses
+from loopdit.policy.objectives.depth import exit_objectives
 from loopdit.policy.objectives.gripper import (
     GripperObjective,
     gripper_ends,
@@ -95,10 +95,10 @@ def test_a_shallow_exit_is_taught_the_deepest_ones_probability(objective: Grippe
     def taught(logit: float) -> float:
         shallow = torch.where(MASK, torch.full_like(deepest, logit), deepest)
         exits = torch.stack([shallow, deepest])
-        both = exit_losses(
+        both = exit_objectives(
             exits, target, weight, 1 - 1e-6, None, objective.loss, objective.as_target
         )
-        return float(both.objective[0])
+        return float(both[0])
 
     # The best constant logit is that of the mean probability, whatever the demonstration is.
     best = float(torch.logit(deepest[..., MASK].sigmoid().mean()))
