@@ -7,13 +7,15 @@
                "results": [{"loops", "steps", "successes", "episodes", "ci95", "outcomes"}]}],
      "latency": see chunk_latency.py, or null}
 
-A run is there once it has rollouts. `outcomes` has a letter for each test seed in their order:
-S success, F failure, U unstable, E error.
+A run is there once it has rollouts, or was in an earlier record of the same sizes and arm: so a
+study goes on where another machine stopped. `outcomes` has a letter for each test seed in their
+order: S success, F failure, U unstable, E error.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,45 @@ from arms import SHIP, Arm, Condition, Study
 from loopdit.machine import machine_and_versions
 
 _LETTERS = {"success": "S", "failure": "F", "unstable": "U", "error": "E"}
+RECORD = Path("results") / "peers.json"  # in docs/
 _KEPT = ("loops", "steps", "successes", "episodes", "ci95")
 
 
-def collected(study: Study, arms: Sequence[Arm]) -> dict[str, Any]:
-    """The record; `about` is of the newest evaluation, and of this machine where there is none."""
-    runs = [
-        _run(study.folder(arm, task, seed), arm, task, seed)
-        for arm in arms
-        for task in study.tasks
-        for seed in study.seeds
-        if has_rollouts(study.folder(arm, task, seed), arm, study.episodes)
-    ]
+RunName = tuple[str, str, int]  # arm, task, training seed
+
+
+def recorded(study: Study, arms: Sequence[Arm], record: Path) -> dict[RunName, dict[str, Any]]:
+    """The whole runs of an earlier record, where that is of the same sizes, by arms that are
+    trained in the same way still."""
+    earlier = _json(record)
+    sizes = ("steps", "episodes", "windows")
+    if earlier is None or any(earlier["study"][n] != getattr(study, n) for n in sizes):
+        return {}
+    trained = {arm["name"]: arm["options"] for arm in earlier["arms"]}
+    same = {arm.name: arm for arm in arms if trained.get(arm.name) == list(arm.options)}
+    return {
+        (run["arm"], run["task"], run["seed"]): run
+        for run in earlier["runs"]
+        if run["arm"] in same and _covers(run["held_out"], same[run["arm"]].conditions)
+    }
+
+
+def collected(study: Study, arms: Sequence[Arm], record: Path) -> dict[str, Any]:
+    """The record anew, with what the earlier one at `record` has beside this study's folder;
+    `about` is of the newest evaluation, and of this machine where there is none."""
+    found = recorded(study, arms, record)
+    for arm in arms:
+        for task, seed in product(study.tasks, study.seeds):
+            folder = study.folder(arm, task, seed)
+            if has_rollouts(folder, arm, study.episodes):
+                found[arm.name, task, seed] = _run(folder, arm, task, seed)
+    order = {arm.name: place for place, arm in enumerate(arms)}
+    runs = [found[name] for name in sorted(found, key=lambda name: (order[name[0]], *name[1:]))]
     present = {run["arm"] for run in runs}
     described = ("name", "title", "options", "lerobot", "alone")
+    latency = _json(study.out / "chunk_latency.json")
+    if latency is None and runs:
+        latency = (_json(record) or {"latency": None})["latency"]
     return {
         "about": _about(study, arms),
         "study": {name: v for name, v in asdict(study).items() if name not in ("data", "out")},
@@ -45,7 +72,7 @@ def collected(study: Study, arms: Sequence[Arm]) -> dict[str, Any]:
             {name: asdict(arm)[name] for name in described} for arm in arms if arm.name in present
         ],
         "runs": runs,
-        "latency": _json(study.out / "chunk_latency.json"),
+        "latency": latency,
     }
 
 

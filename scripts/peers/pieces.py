@@ -7,13 +7,13 @@ of all arms. Knows nothing of the order in which somebody runs them, nor of othe
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from arms import ARMS, Arm, Study
-from collect import has_errors, has_latency, has_rollouts, step_of
+from collect import RunName, has_errors, has_latency, has_rollouts, step_of
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -37,11 +37,15 @@ class Failed(Exception):
 class Runner:
     """Makes and runs the pieces of a study, from the repository's root as working folder.
 
-    threads: of each training, so that two processes can share a machine.
+    threads: of each training, so that two processes can share a machine. known: the runs (arm,
+    task, training seed) that a record has already.
     """
 
-    def __init__(self, study: Study, threads: int, repetitions: int) -> None:
+    def __init__(
+        self, study: Study, threads: int, repetitions: int, known: Collection[RunName] = ()
+    ) -> None:
         self.study = study
+        self._known = known
         self._threads = threads
         self._repetitions = repetitions
         self._suites = Path(os.environ.get("LOOPDIT_SUITES") or ".suites")
@@ -54,6 +58,7 @@ class Runner:
             for seed in self.study.seeds
             for task in self.study.tasks
             for arm in arms
+            if (arm.name, task, seed) not in self._known
             for piece in self._of_training(arm, task, seed)
         ]
         if not only or LATENCY in only:

@@ -7,10 +7,11 @@
 
 For each training seed, task and arm: a training of equally many optimizer steps, 200 rollouts at
 each of its depths, and the error on held-out windows; once, the latency of all arms in turn. What
-has its result is skipped (remove OUT/chunk_latency.json to measure that again), and so is what
-another process is at. Then the page is written anew from all results that there are: DOCS/peers.md
-and DOCS/results/peers.json. The programs' output is in OUT/<arm>/<task>-<seed>/log.txt. See
-arms.py; LeRobot's arms need scripts/lerobot_env.sh.
+has its result, in OUT or in the record of an earlier run of the same sizes, is skipped (remove
+OUT/chunk_latency.json to measure that again), and so is what another process is at. Then the page
+is written anew from all results that there are: DOCS/peers.md and DOCS/results/peers.json. The
+programs' output is in OUT/<arm>/<task>-<seed>/log.txt. See arms.py; LeRobot's arms need
+scripts/lerobot_env.sh.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from arms import ARMS, Study
-from collect import collected
+from collect import RECORD, collected, recorded
 from page import page
 from pieces import LATENCY, ROOT, Failed, Runner
 
@@ -39,7 +40,9 @@ def main() -> None:
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = _parse()
-    runner = Runner(_study(chosen), chosen.threads, chosen.repetitions)
+    study = _study(chosen)
+    known = recorded(study, list(ARMS.values()), chosen.docs / RECORD)
+    runner = Runner(study, chosen.threads, chosen.repetitions, known)
     if chosen.dry_run:
         for piece in runner.pieces(chosen.only):
             if not piece.done():
@@ -87,11 +90,11 @@ def _run(runner: Runner, only: Sequence[str]) -> int:
 
 def _publish(study: Study, docs: Path) -> None:
     """The record and the page, from every result that there is, whoever made it."""
-    content = collected(study, list(ARMS.values()))
+    content = collected(study, list(ARMS.values()), docs / RECORD)
     if not content["runs"]:
         return
-    (docs / "results").mkdir(parents=True, exist_ok=True)
-    with whole_file(docs / "results" / "peers.json") as aside:
+    (docs / RECORD).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(docs / RECORD) as aside:
         aside.write_text(json.dumps(content, indent=1) + "\n")
     with whole_file(docs / "peers.md") as aside:
         aside.write_text(page(content))

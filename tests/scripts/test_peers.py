@@ -199,7 +199,7 @@ def test_a_run_has_one_row_for_each_condition_of_its_arm_and_a_letter_for_each_s
         folder / "checkpoint" / "metrics.jsonl",
         {"step": 5, "elapsed_s": 120.0, "samples_per_s": 10.0, "validation": {"loss": {"1": 1.0}}},
     )
-    found = collect["collected"](study, [arm])
+    found = collect["collected"](study, [arm], tmp_path / "none")
     (made,) = found["runs"]
     assert [(r["steps"], r["outcomes"]) for r in made["results"]] == [(100, "SE"), (10, "FS")]
     assert (made["minutes"], made["samples_per_s"]["median"]) == (2.0, 10.0)
@@ -224,3 +224,25 @@ def test_every_k_is_compared_with_a_training_for_that_k_alone():
     text = PAGE["page"](record(runs, {}))
     assert re.search(r"\| alone-1 \| 1 \| lift \| -40\.0 \[.*\] \| behind \|", text)
     assert "| alone-4 | 4 | lift | +0.0 [+0.0, +0.0] | the same |" in text
+
+
+def test_a_study_goes_on_from_a_record_of_the_same_sizes_and_arms(
+    collect: dict[str, Any], tmp_path: Path
+):
+    arms = runpy.run_path(str(PEERS / "arms.py"))
+    arm, study = arms["ARMS"]["alone-4"], arms["Study"](steps=10, episodes=100, out=tmp_path)
+    earlier = record([run("alone-4", 0, k4=GOOD)], {("alone-4", 4, 0): 1.5})
+    earlier["study"]["windows"] = study.windows
+    earlier["arms"][0]["options"] = list(arm.options)
+    path = tmp_path / "docs" / "peers.json"
+    write(path, earlier)
+    assert set(collect["recorded"](study, [arm], path)) == {("alone-4", "lift", 0)}
+    found = collect["collected"](study, [arm], path)
+    assert found["runs"] == earlier["runs"]
+    assert found["latency"] == earlier["latency"]
+    for change in ({"steps": 9}, {"episodes": 99}):
+        other = arms["Study"](**{"steps": 10, "episodes": 100, "out": tmp_path, **change})
+        assert collect["recorded"](other, [arm], path) == {}
+    earlier["arms"][0]["options"][0] = "policy.max_loops=5"  # trained otherwise than it would be
+    write(path, earlier)
+    assert collect["recorded"](study, [arm], path) == {}
