@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loopdit.cache_folder import cache_folder
 from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import ConfigError, StoreError
 
@@ -42,8 +43,6 @@ class DecodedCache:
     @classmethod
     def default(cls) -> "DecodedCache":
         """The one in the user's cache folder, or where LOOPDIT_CACHE and LOOPDIT_CACHE_GIB say."""
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(os.environ.get(FOLDER_VARIABLE) or Path(home, "loopdit"), "episodes")
         text = os.environ.get(SIZE_VARIABLE) or str(DEFAULT_GIB)
         try:
             size = float(text) * _GIB
@@ -51,7 +50,7 @@ class DecodedCache:
             size = -1.0
         if not 0 <= size < float("inf"):
             raise ConfigError(f"{SIZE_VARIABLE}={text} is no size. Give a number of GiB, as 20.")
-        return cls(folder, int(size))
+        return cls(cache_folder("episodes"), int(size))
 
     def file(self, store: EpisodeStore, index: int, name: str) -> Path:
         """The plain file of one tensor of one episode, decoded now if it is not there yet.

@@ -16,9 +16,11 @@ from loopdit.deploy.bundle import Bundle, default_bundle
 from loopdit.deploy.served_bundle import ServedBundle
 from loopdit.deploy.server import PolicyServer
 from loopdit.errors import ConfigError
+from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION, TASK
 
 STATUS_PERIOD_S = 30.0
 _POLL_S = 0.1
+_SHOWN_INSTRUCTIONS = 10
 
 COMMAND = Command(
     name="policy-serve",
@@ -27,7 +29,7 @@ COMMAND = Command(
     examples=(
         "policy-serve",
         "policy-serve bundle=outputs/bundle loops=2 port=5556",
-        "policy-serve backend=torch threads=1",
+        "policy-serve backend=openvino precision=bf16 threads=2",
     ),
 )
 
@@ -40,6 +42,7 @@ class ServeConfig:
     host: str = option("127.0.0.1", "loopback address to listen on")
     port: int = option(5555, "TCP port; 0: any that is free")
     backend: str = option("auto", f"what runs the policy: auto, {', '.join(BACKEND_NAMES)}")
+    precision: str = option("fp32", "what it computes in: fp32, fp16, bf16, int8, where it has it")
     threads: int = option(0, "threads for one inference; 0: chosen for this machine")
     loops: int = option(0, "loops when a client does not say; 0: the bundle's choice")
     steps: int = option(0, "denoising steps when a client does not say; 0: the bundle's choice")
@@ -58,7 +61,7 @@ def serve(config: ServeConfig) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     path = config.bundle or default_bundle()
     bundle = Bundle.open(path)
-    backend = load_backend(bundle, config.backend, config.threads or None)
+    backend = load_backend(bundle, config.backend, config.threads or None, config.precision)
     policy = ServedBundle(bundle, backend)
     host = f"[{config.host}]" if ":" in config.host else config.host
     # Bound before the warm-up: a port in use shows at once.
@@ -101,6 +104,7 @@ def _description(path: str, bundle: Bundle, backend: Backend, server: PolicyServ
     rows = {
         "bundle": f"{path} (model {bundle.model_id})",
         "takes": takes,
+        **what_may_vary(bundle),
         "gives": f"chunks of {bundle.horizon} x {spec.action.shape[0]} actions, "
         f"one each {spec.control_period_s:g} s ({spec.action_frame})",
         "back end": f"{backend.name} on {backend.device}, {backend.precision}, "
@@ -110,6 +114,23 @@ def _description(path: str, bundle: Bundle, backend: Backend, server: PolicyServ
         "endpoint": server.endpoint,
     }
     return "\n".join(f"{name:10}{value}" for name, value in rows.items())
+
+
+def what_may_vary(bundle: Bundle) -> dict[str, str]:
+    """What a client may say or leave out, by the name of its line; nothing for a policy of one task
+    that needs all it takes."""
+    rows: dict[str, str] = {}
+    optional = bundle.spec.optional
+    if optional:
+        rows["may lack"] = f"{', '.join(optional)}; but not all cameras at once"
+    kind, known = bundle.manifest.instruction, bundle.manifest.instructions
+    if kind != NO_INSTRUCTION:
+        how = "one of its tasks" if kind == TASK else "in these words or like them"
+        said = "; ".join(repr(instruction) for instruction in known[:_SHOWN_INSTRUCTIONS])
+        hidden = len(known) - _SHOWN_INSTRUCTIONS
+        more = f"; {hidden} more: policy-info {bundle.path} json=true" if hidden > 0 else ""
+        rows["told"] = f"its task by an instruction, {how}: {said}{more}"
+    return rows
 
 
 def _say(line: str) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 
 from loopdit.datasets.spec import Observation, PolicySpec
 from loopdit.deploy.backends import Backend
+from loopdit.deploy.backends.protocol import WholeChunkBackend
 from loopdit.deploy.bundle import Bundle
 from loopdit.deploy.served_policy import Inference
-from loopdit.errors import ConfigError
 from loopdit.policy.encoders.absent_cameras import complete_observation
 from loopdit.policy.encoders.vocabulary import INSTRUCTION
 
@@ -34,12 +34,11 @@ class ServedBundle:
     ) -> Inference:
         """One observation, already checked against the spec -> actions (H, A) in raw units.
 
-        Raises BundleError for a K that was not exported, ConfigError for fewer than one step,
-        ObservationError for an instruction that the policy cannot understand.
+        Raises BundleError for a K that was not exported, ConfigError for steps that the sampler
+        has not, ObservationError for an instruction that the policy cannot understand.
         """
         self._bundle.require_loops(loops)
-        if steps < 1:
-            raise ConfigError(f"steps={steps} must be at least 1.")
+        self._bundle.require_steps(steps)
         told = self._bundle.manifest.told(instruction)
         given = complete_observation(self.spec, observation)
         if told is not None:
@@ -48,9 +47,12 @@ class ServedBundle:
         drawn = starting_noise(seed, 1, self.horizon, self.spec.action.shape[0])
         noise = np.float32(self._bundle.temperature) * drawn
         began = time.perf_counter_ns()
-        context = self.backend.encode(batched, loops)
-        encoded = time.perf_counter_ns()
-        actions = self.backend.denoise(context, noise, steps)[0]
+        if isinstance(self.backend, WholeChunkBackend):  # encodes and denoises as one: all is later
+            encoded, actions = began, self.backend.chunk(batched, loops, noise, steps)[0]
+        else:
+            context = self.backend.encode(batched, loops)
+            encoded = time.perf_counter_ns()
+            actions = self.backend.denoise(context, noise, steps)[0]
         done = time.perf_counter_ns()
         return Inference(
             actions=actions,
@@ -61,11 +63,11 @@ class ServedBundle:
         )
 
     def warm_up(self) -> None:
-        """Run each K once, so that no request pays for loading and packing."""
+        """Run each K once, so that no request pays for loading, packing or capturing."""
         blank = {t.name: np.zeros(t.shape, t.dtype) for t in self.spec.observations}
         said = next(iter(self._bundle.manifest.instructions), "")
         for loops in self.loops:
-            self.infer(blank, seed=0, loops=loops, steps=1, instruction=said)
+            self.infer(blank, seed=0, loops=loops, steps=self.steps, instruction=said)
 
 
 def starting_noise(seed: int, batch: int, horizon: int, action_dim: int) -> np.ndarray:

@@ -71,7 +71,9 @@ def declared(extra: str) -> set[str]:
 def test_whatever_is_imported_is_a_declared_dependency(extra: str, folders: set[str]):
     distributions = packages_distributions()
     # None of these is in `all`: each is large, and needed by few.
-    allowed = declared(extra).union(*map(declared, ("ray", "gpu", "sweeps", "rerun", "trackers")))
+    allowed = declared(extra).union(
+        *map(declared, ("ray", "gpu", "sweeps", "rerun", "trackers", "openvino", "tensorrt-rtx"))
+    )
     undeclared = {
         f"{name} ({path})"
         for folder in folders

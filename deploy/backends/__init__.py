@@ -1,25 +1,25 @@
-"""What runs a bundle's policy: one protocol, one module for each runtime.
+"""What runs a bundle's policy: `protocol`, the `registry` of those there are, one module for each.
 
 `load_backend` imports a runtime only when it is the one chosen, so a missing one costs nothing.
-Shapes: B batch, H horizon, A action dim.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any, Protocol
 
 import numpy as np
 
-from loopdit.datasets.spec import Observation
+from loopdit.deploy.backends.cuda_driver import cuda_driver
+from loopdit.deploy.backends.protocol import Backend, Context, run_chunk
+from loopdit.deploy.backends.registry import FP32, KINDS, BackendKind, BackendOptions
 from loopdit.deploy.bundle import Bundle
-from loopdit.deploy.witness import witness_inputs
+from loopdit.deploy.witness import Witness, witness_inputs
 from loopdit.errors import BundleError, ConfigError
+
+__all__ = ["AUTO", "BACKEND_NAMES", "DEFAULT_THREADS", "Backend", "Context", "load_backend"]
 
 logger = logging.getLogger(__name__)
 
-BACKEND_NAMES = ("onnxruntime", "torch")  # "auto" tries them in this order
+AUTO = "auto"
+BACKEND_NAMES = tuple(KINDS)  # "auto" tries them in this order
 
 # One, because at batch 1 the matrices are too small to share: on 2 cores a second thread gained
 # nothing when they were quiet (fastest chunk at K = 4: 3.8 ms with one, 4.4 ms with two) and cost
@@ -27,107 +27,90 @@ BACKEND_NAMES = ("onnxruntime", "torch")  # "auto" tries them in this order
 # to the simulator and the cameras.
 DEFAULT_THREADS = 1
 
+# How far a lower precision may be from the witness: the mean error as a share of the mean action.
+# bf16 was at 0.002 on the shipped policy and at 0.2 on an untrained one; another policy is at 1.
+# What a precision costs is for export and evaluation to say: this finds what is no such policy.
+_WITNESS_SHARES = {"fp16": 0.1, "bf16": 0.5, "int8": 0.5}
 
-@dataclass(frozen=True)
-class Context:
-    """What `encode` leaves for `denoise`, in the memory of its back end: keys and values, and what
-    else that takes by its name.
 
-    Only the back end that made it can read it.
+def load_backend(
+    bundle: Bundle, name: str = AUTO, threads: int | None = None, precision: str = FP32
+) -> Backend:
+    """Make the named back end ready; "auto" takes the first of BACKEND_NAMES that runs here.
+
+    "auto" computes in float32 alone, and logs each back end that it passes over with the reason.
+    Raises ConfigError for an unknown name or precision; BundleError, with the reason and the
+    remedy, when it cannot run here or computes other actions than the trained policy did at export.
     """
-
-    loops: int
-    batch: int
-    tensors: Mapping[str, Any]
-
-
-class Backend(Protocol):
-    """A policy ready to run, raw units at both ends. Not for two threads at once."""
-
-    @property
-    def name(self) -> str:
-        """One of BACKEND_NAMES."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where it computes: "cpu"."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """What it computes in: "fp32"."""
-        ...
-
-    @property
-    def threads(self) -> int:
-        """How many threads share one operation."""
-        ...
-
-    def encode(self, observation: Observation, loops: int) -> Context:
-        """Each tensor (B, ...) as the spec declares it, K = `loops`; once for an observation."""
-        ...
-
-    def denoise(self, context: Context, noise: np.ndarray, steps: int) -> np.ndarray:
-        """Noise (B, H, A) float32 -> actions (B, H, A) float32, in `steps` Euler steps."""
-        ...
+    kinds = _candidates(name, precision)
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads={threads} must be at least 1.")
+    options = BackendOptions(threads or DEFAULT_THREADS, precision)
+    if name != AUTO:
+        reason = kinds[0].unavailable()
+        if reason:
+            raise BundleError(f"backend={name} cannot run here: {reason}.")
+        return _load(kinds[0], bundle, options)
+    refused: list[str] = []
+    for kind in kinds:
+        reason = kind.unavailable()
+        if reason is None:
+            try:
+                return _load(kind, bundle, options)
+            except BundleError as error:
+                reason = str(error)
+        refused.append(f"{kind.name}: {reason}")
+        # A machine without a GPU is no surprise; what fails or is not installed may be one.
+        expected = "cuda" in kind.devices and not cuda_driver().version
+        level = logging.INFO if expected else logging.WARNING
+        logger.log(level, "back end %s is passed over: %s", kind.name, reason)
+    raise BundleError(f"no back end runs {bundle.path} here. " + " ".join(refused))
 
 
-def load_backend(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Backend:
-    """Make the named back end ready; "auto" takes the first of BACKEND_NAMES that is installed.
-
-    Raises ConfigError for an unknown name; BundleError when its runtime is not installed, or
-    computes other actions than the trained policy did at export.
-    """
-    if name not in ("auto", *BACKEND_NAMES):
+def _candidates(name: str, precision: str) -> list[BackendKind]:
+    if name not in (AUTO, *BACKEND_NAMES):
         raise ConfigError(
             f"backend={name} is not known. Choose one of: auto, {', '.join(BACKEND_NAMES)}."
         )
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads={threads} must be at least 1.")
-    for candidate in BACKEND_NAMES if name == "auto" else (name,):
-        if find_spec(candidate) is not None:
-            backend = _LOADERS[candidate](bundle, threads or DEFAULT_THREADS)
-            _require_witness(backend, bundle)
-            return backend
-        logger.warning("back end %s is not installed here", candidate)
-    raise BundleError(
-        f"backend={name} needs {' or '.join(BACKEND_NAMES) if name == 'auto' else name}, which is "
-        f"not installed here. Install it with: pip install 'loopdit[serve]'"
-    )
+    kinds = list(KINDS.values()) if name == AUTO else [KINDS[name]]
+    if any(precision not in kind.precisions for kind in kinds):
+        have = [kind.name for kind in KINDS.values() if precision in kind.precisions]
+        raise ConfigError(
+            f"precision={precision} is not one that backend={name} chooses"
+            f"{'; it is float32 alone' if name == AUTO else ''}. "
+            + (f"Those that have it: {', '.join(have)}." if have else "None has it.")
+        )
+    return kinds
 
 
-def _require_witness(backend: Backend, bundle: Bundle) -> None:
-    witness = bundle.manifest.witness
-    if witness is None:  # an export in progress, which has yet to prove itself
-        return
+def _load(kind: BackendKind, bundle: Bundle, options: BackendOptions) -> Backend:
+    backend = kind.load(bundle, options)
+    if bundle.manifest.witness is not None:  # None: an export in progress, not yet proven
+        _require_witness(backend, bundle, bundle.manifest.witness)
+    return backend
+
+
+def _require_witness(backend: Backend, bundle: Bundle, witness: Witness) -> None:
     told = bundle.manifest.told(next(iter(bundle.manifest.instructions), ""))
     observation, noise = witness_inputs(bundle.spec, bundle.horizon, told)
-    context = backend.encode(observation, witness.loops)
-    error = witness.error(backend.denoise(context, noise, witness.steps)[0])
-    if error > witness.tolerance:
+    actions = run_chunk(backend, observation, witness.loops, noise, witness.steps)[0]
+    if backend.precision == FP32:
+        error, tolerance, of = witness.error(actions), witness.tolerance, ""
+    else:
+        error, tolerance = _mean_share(actions, witness), _WITNESS_SHARES[backend.precision]
+        of = " of their mean size"
+    if error > tolerance:
         written = bundle.manifest.exported["versions"]["loopdit"]
         raise BundleError(
-            f"{bundle.path}: back end {backend.name} computes actions that differ by {error:.2g} "
-            f"from the trained policy's (tolerance {witness.tolerance:g}). The bundle was exported "
+            f"{bundle.path}: back end {backend.name} computes actions that differ by {error:.2g}"
+            f"{of} from the trained policy's (tolerance {tolerance:g}). The bundle was exported "
             f"by loopdit {written}, maybe with another model; export it again, or use another "
-            f"backend=."
+            f"backend= or precision=."
         )
 
 
-def _load_onnxruntime(bundle: Bundle, threads: int) -> Backend:
-    from loopdit.deploy.backends.onnxruntime_backend import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(bundle, threads)
-
-
-def _load_torch(bundle: Bundle, threads: int) -> Backend:
-    from loopdit.deploy.backends.torch_backend import TorchBackend
-
-    return TorchBackend(bundle, threads)
-
-
-_LOADERS: dict[str, Callable[[Bundle, int], Backend]] = {
-    "onnxruntime": _load_onnxruntime,
-    "torch": _load_torch,
-}
+def _mean_share(actions: np.ndarray, witness: Witness) -> float:
+    """Mean error of `actions` (H, A) by the mean size of the witness's; not a number: infinite."""
+    expected = np.array(witness.actions)
+    share = np.abs(actions - expected).mean() / max(np.abs(expected).mean(), 1e-12)
+    return float(np.nan_to_num(share, nan=np.inf))

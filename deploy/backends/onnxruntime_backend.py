@@ -1,33 +1,48 @@
-"""The bundle's ONNX graphs on the CPU by ONNX Runtime.
+"""The bundle's ONNX graphs by ONNX Runtime: on the CPU, or on a GPU by CUDA or TensorRT.
 
 One pair of sessions for each K, made at its first use: they map the shared weights file rather
-than copy it, but each packs its own matrices. Keys and values stay in the runtime's memory from
-`encode` through every denoising step.
+than copy it, but each packs its own matrices. Keys and values stay in the runtime's memory, on the
+device, from `encode` through every denoising step.
 """
 
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from loopdit.cache_folder import cache_folder
 from loopdit.datasets.spec import COMMITTED, Observation
-from loopdit.deploy.backends import Context
+from loopdit.deploy.backends.protocol import Context
+from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.bundle import Bundle
 from loopdit.errors import BundleError
 
 _KEPT_STEP_TIMES = 32  # (batch, steps) pairs; a client may ask for any
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where graphs run. providers: the runtime's names and options, the first is the one meant."""
+
+    name: str
+    device: str
+    providers: tuple[Any, ...]
+
+
 class OnnxRuntimeBackend:
     """See `Backend`."""
 
-    name = "onnxruntime"
-    device = "cpu"
-    precision = "fp32"
-
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, bundle: Bundle, options: BackendOptions, place: _Place) -> None:
+        bundle.require_precision(options.precision)
+        self.name = place.name
+        self.device = place.device
+        self.precision = options.precision
+        self.threads = options.threads
         self._bundle = bundle
+        self._providers = place.providers
         self._sessions: dict[tuple[str, int], onnxruntime.InferenceSession] = {}
         self._times: dict[tuple[int, int], tuple[list[Any], Any]] = {}
 
@@ -41,11 +56,11 @@ class OnnxRuntimeBackend:
             binding.bind_cpu_input(tensor.name, given[tensor.name])
         made = [tensor.name for tensor in session.get_outputs()]
         for name in made:
-            binding.bind_output(name)
+            binding.bind_output(name, self.device)
         session.run_with_iobinding(binding)
         tensors = dict(zip(made, binding.get_outputs(), strict=True))
         if COMMITTED in given:
-            tensors[COMMITTED] = _ort_value(given[COMMITTED])
+            tensors[COMMITTED] = self._value(given[COMMITTED])
         return Context(loops, len(next(iter(given.values()))), tensors)
 
     def denoise(self, context: Context, noise: np.ndarray, steps: int) -> np.ndarray:
@@ -59,16 +74,16 @@ class OnnxRuntimeBackend:
         binding.bind_ortvalue_input("dt", dt)
         # Two buffers take turns as a step's input and output: a graph must not write what it reads.
         sample = np.array(noise, np.float32, order="C")
-        here, there = _ort_value(sample), _ort_value(np.empty_like(sample))
-        actions = np.empty_like(sample)
-        binding.bind_ortvalue_output("actions", _ort_value(actions))
+        here, there = self._value(sample), self._value(np.empty_like(sample))
+        actions = self._value(np.empty_like(sample))
+        binding.bind_ortvalue_output("actions", actions)
         for time in times:
             binding.bind_ortvalue_input("t", time)
             binding.bind_ortvalue_input("sample", here)
             binding.bind_ortvalue_output("next_sample", there)
             session.run_with_iobinding(binding)
             here, there = there, here
-        return actions
+        return np.array(actions.numpy())  # a copy: on the CPU it is the memory of the value
 
     def _step_times(self, batch: int, steps: int) -> tuple[list[Any], Any]:
         """The inputs t (one a step) and dt, which depend on nothing else: made once."""
@@ -76,26 +91,39 @@ class OnnxRuntimeBackend:
         if key not in self._times:
             if len(self._times) >= _KEPT_STEP_TIMES:
                 self._times.clear()
-            times = [_ort_value(np.full(batch, i / steps, np.float32)) for i in range(steps)]
-            self._times[key] = times, _ort_value(np.full(batch, 1 / steps, np.float32))
+            times = [self._value(np.full(batch, i / steps, np.float32)) for i in range(steps)]
+            self._times[key] = times, self._value(np.full(batch, 1 / steps, np.float32))
         return self._times[key]
+
+    def _value(self, array: np.ndarray) -> Any:
+        """`array` (C order) for the runtime: on the CPU its own memory, on a GPU a copy."""
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array, self.device)
 
     def _session(self, kind: str, loops: int) -> onnxruntime.InferenceSession:
         key = (kind, loops)
         if key not in self._sessions:
             self._bundle.require_loops(loops)
             self._bundle.require_unchanged()  # else one K would act by other weights than another
-            path = self._bundle.graph(kind, loops)
-            try:
-                self._sessions[key] = onnxruntime.InferenceSession(
-                    str(path), _session_options(self.threads), providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:  # the runtime's errors share no narrower base
-                raise BundleError(
-                    f"onnxruntime {onnxruntime.__version__} cannot load {path}: {error} "
-                    f"Use backend=torch, or another version of onnxruntime."
-                ) from error
+            self._sessions[key] = self._load(self._bundle.graph(kind, loops, self.precision))
         return self._sessions[key]
+
+    def _load(self, path: Path) -> onnxruntime.InferenceSession:
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), _session_options(self.threads), providers=self._providers
+            )
+        except Exception as error:  # the runtime's errors share no narrower base
+            raise BundleError(
+                f"onnxruntime {onnxruntime.__version__} cannot load {path}: {error} "
+                f"Use backend=torch, or another version of onnxruntime."
+            ) from error
+        meant = self._providers[0][0]
+        if meant not in session.get_providers():  # it goes on with the next, and says so in a log
+            raise BundleError(
+                f"onnxruntime {onnxruntime.__version__} could not start its {meant}: see what it "
+                f"printed. It needs the CUDA, cuDNN and TensorRT releases that it was built for."
+            )
+        return session
 
 
 def _session_options(threads: int) -> Any:
@@ -109,6 +137,35 @@ def _session_options(threads: int) -> Any:
     return options
 
 
-def _ort_value(array: np.ndarray) -> Any:
-    """A view of `array` (C order) for the runtime, which reads and writes its memory in place."""
-    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+_CPU = ("CPUExecutionProvider", {})
+# Without TF32, which keeps 10 bits of a product where float32 is asked for.
+_CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
+
+
+def load(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend:
+    """On the CPU; see `registry.Loader`."""
+    return OnnxRuntimeBackend(bundle, options, _Place("onnxruntime", "cpu", (_CPU,)))
+
+
+def load_cuda(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend:
+    """By the CUDA provider; see `registry.Loader`."""
+    onnxruntime.preload_dlls()  # out of NVIDIA's packages, where the loader does not look
+    return OnnxRuntimeBackend(bundle, options, _Place("onnxruntime-cuda", "cuda", (_CUDA, _CPU)))
+
+
+def load_tensorrt(bundle: Bundle, options: BackendOptions) -> OnnxRuntimeBackend:
+    """By the TensorRT provider, which builds engines at first and keeps them; see `Loader`."""
+    name = "onnxruntime-tensorrt"
+    onnxruntime.preload_dlls()
+    tensorrt = importlib.import_module("tensorrt")  # brings its libraries into the process, too
+    # The runtime names its engines by graph and GPU; here also by what reads them.
+    folder = cache_folder(name) / f"{onnxruntime.__version__}-{tensorrt.__version__}"
+    folder.mkdir(parents=True, exist_ok=True)
+    engines = {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+    }
+    providers = (("TensorrtExecutionProvider", engines), _CUDA, _CPU)
+    return OnnxRuntimeBackend(bundle, options, _Place(name, "cuda", providers))

@@ -1,16 +1,17 @@
-"""The bundle's weights in torch, eager float32 on the CPU: the slow, exact one.
+"""The bundle's weights in torch, eager on the CPU: the slow, exact one.
 
-It runs the module that was trained, so what it computes is the reference that every exported graph
-is compared with.
+It runs the module that was trained, so what it computes in float32 is the reference that every
+exported graph is compared with.
 """
 
 import numpy as np
 import torch
 
 from loopdit.datasets.spec import Observation
-from loopdit.deploy.backends import Context
+from loopdit.deploy.backends.protocol import Context
+from loopdit.deploy.backends.registry import BackendOptions
+from loopdit.deploy.backends.torch_policy import denoised, step_times, torch_policy
 from loopdit.deploy.bundle import Bundle
-from loopdit.policy.checkpoint import load_policy
 
 _CONTEXT = "context"
 
@@ -20,13 +21,13 @@ class TorchBackend:
 
     name = "torch"
     device = "cpu"
-    precision = "fp32"
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
+        self.threads = options.threads
+        self.precision = options.precision
         self._bundle = bundle
-        torch.set_num_threads(threads)  # of the whole process: torch has no narrower setting
-        self._policy = load_policy(bundle.path)
+        torch.set_num_threads(self.threads)  # of the whole process: torch has no narrower setting
+        self._policy = torch_policy(bundle, options.precision)
 
     @torch.inference_mode()
     def encode(self, observation: Observation, loops: int) -> Context:
@@ -40,10 +41,11 @@ class TorchBackend:
     @torch.inference_mode()
     def denoise(self, context: Context, noise: np.ndarray, steps: int) -> np.ndarray:
         """See `Backend.denoise`."""
-        encoded = context.tensors[_CONTEXT]
+        times = step_times(context.batch, steps, self.device)
         sample = torch.from_numpy(noise)
-        dt = torch.full((context.batch,), 1 / steps)
-        for i in range(steps):
-            t = torch.full((context.batch,), i / steps)
-            sample = self._policy.denoise_step(sample, t, dt, encoded)
-        return self._policy.to_actions(sample).numpy()
+        return denoised(self._policy, context.tensors[_CONTEXT], sample, times).numpy()
+
+
+def load(bundle: Bundle, options: BackendOptions) -> TorchBackend:
+    """See `registry.Loader`."""
+    return TorchBackend(bundle, options)

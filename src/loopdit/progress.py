@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 _LINE_EVERY_S = 5.0
 
@@ -15,7 +15,8 @@ class Progress:
     `update(done, note)` may be called as often as one likes. On a terminal the line is redrawn;
     in a pipe or a log file a whole line is written at most every five seconds, so that whoever
     watches sees what runs, how far it is and how long it still takes. `already` units were done
-    by an earlier run, and say nothing of this one's speed.
+    by an earlier run, and say nothing of this one's speed. `stream` is where that is written;
+    None is standard output.
     """
 
     def __init__(
@@ -24,12 +25,14 @@ class Progress:
         total: float,
         clock: Callable[[], float] = time.monotonic,
         already: float = 0.0,
+        stream: TextIO | None = None,
     ) -> None:
         self._label = label
         self._already = already
         self._total = max(total, 1e-9)
         self._clock = clock
-        self._live = sys.stdout.isatty()
+        self._stream = stream or sys.stdout
+        self._live = self._stream.isatty()
         self._started = clock()
         self._written = -float("inf")
         self._last = ""
@@ -55,8 +58,8 @@ class Progress:
             return
         self._write()
         if self._live:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            self._stream.write("\n")
+            self._stream.flush()
 
     def _line(self, done: float, note: str, now: float) -> str:
         share = min(1.0, done / self._total)
@@ -68,8 +71,8 @@ class Progress:
         return f"{text}  {note}" if note else text
 
     def _write(self) -> None:
-        sys.stdout.write(f"\r\x1b[2K{self._last}" if self._live else f"{self._last}\n")
-        sys.stdout.flush()
+        self._stream.write(f"\r\x1b[2K{self._last}" if self._live else f"{self._last}\n")
+        self._stream.flush()
 
 
 def clock_text(seconds: float) -> str:

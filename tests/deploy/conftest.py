@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,13 @@ import torch
 from rich.console import Console
 
 from loopdit.datasets.spec import PolicySpec, TensorSpec
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle import Bundle, file_entry
+from loopdit.deploy.bundle_writer import write_manifest
 from loopdit.deploy.export import ExportConfig, export_bundle
+from loopdit.deploy.graph_precision import write_reduced
+from loopdit.deploy.manifest import FP32, MANIFEST, PRECISIONS, WEIGHTS
 from loopdit.policy.checkpoint import save_checkpoint
+from loopdit.policy.depth_calibration import Calibration, save_calibration
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
 
@@ -47,6 +52,9 @@ def tiny_policy(tiny_spec: PolicySpec) -> LoopedPolicy:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_policy: LoopedPolicy) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     save_checkpoint(folder, tiny_policy, {"trained": "never", "seed": 0})
+    weights = file_entry(folder / WEIGHTS).sha256
+    settled = Calibration("chunk", 0.25, 1.5, (0.5, 0.5), 10, "mean_loops=1.5", weights)
+    save_calibration(folder, settled)
     return folder
 
 
@@ -64,6 +72,18 @@ def exported(tiny_checkpoint: Path) -> tuple[Path, str]:
 @pytest.fixture(scope="session")
 def tiny_bundle(exported: tuple[Path, str]) -> Bundle:
     return Bundle.open(exported[0])
+
+
+@pytest.fixture(scope="session")
+def reduced_bundle(exported: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny bundle with graphs of every precision."""
+    folder = Path(shutil.copytree(exported[0], tmp_path_factory.mktemp("reduced") / "bundle"))
+    manifest = Bundle.open(folder).manifest
+    for precision in PRECISIONS[1:]:
+        write_reduced(folder, manifest.graph_names(FP32), precision)
+    files = {path.name: file_entry(path) for path in folder.iterdir() if path.name != MANIFEST}
+    write_manifest(folder, replace(manifest, precisions=PRECISIONS, files=files))
+    return Bundle.open(folder)
 
 
 @pytest.fixture

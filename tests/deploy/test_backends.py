@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.deploy.general_backends import GENERAL
 
-from loopdit.deploy.backends import BACKEND_NAMES, Backend, load_backend
+from loopdit.deploy.backends import Backend, load_backend
 from loopdit.deploy.bundle import Bundle
 from loopdit.deploy.parity import backend_chunks, reference_chunks
 from loopdit.deploy.probes import Probes, make_probes
@@ -26,7 +27,7 @@ def torch_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module", params=BACKEND_NAMES)
+@pytest.fixture(scope="module", params=GENERAL)
 def backend(tiny_bundle: Bundle, request: pytest.FixtureRequest) -> Backend:
     return load_backend(tiny_bundle, request.param)
 
@@ -108,7 +109,7 @@ def test_a_bundle_overwritten_in_use_is_not_mixed_with_the_one_that_was_opened(
         backend.encode(observation, 1)
 
 
-@pytest.mark.parametrize("name", BACKEND_NAMES)
+@pytest.mark.parametrize("name", GENERAL)
 def test_a_back_end_that_computes_something_else_is_not_loaded(tiny_bundle: Bundle, name: str):
     witness = tiny_bundle.manifest.witness
     assert witness is not None
@@ -118,22 +119,6 @@ def test_a_back_end_that_computes_something_else_is_not_loaded(tiny_bundle: Bund
     manifest = replace(tiny_bundle.manifest, witness=replace(witness, actions=actions))
     with pytest.raises(BundleError, match=rf"{name} computes actions that differ by 0.0002.*again"):
         load_backend(Bundle(tiny_bundle.path, manifest), name)
-
-
-def test_an_unknown_back_end_is_refused_with_those_there_are(tiny_bundle: Bundle):
-    with pytest.raises(ConfigError, match=r"backend=tensorflow .*auto, onnxruntime, torch"):
-        load_backend(tiny_bundle, "tensorflow")
-
-
-def test_auto_takes_torch_where_onnxruntime_is_not_installed(
-    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    assert load_backend(tiny_bundle).name == "onnxruntime"
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert load_backend(tiny_bundle).name == "torch"
-    assert "onnxruntime is not installed" in caplog.text
-    with pytest.raises(BundleError, match="backend=onnxruntime needs onnxruntime"):
-        load_backend(tiny_bundle, "onnxruntime")
 
 
 def test_threads_are_what_was_asked_for(tiny_bundle: Bundle):

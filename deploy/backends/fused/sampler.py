@@ -1,0 +1,107 @@
+"""A sampler's steps as numbers, so that a kernel can take them all in one call.
+
+Of a sample s and the model's output o, each step of the samplers that are here is
+
+    c = clip(s * chunk_of_sample + o * chunk_of_output, -clip, clip)
+    s <- s * keep + o * move + c * take
+
+with numbers that depend on the step alone. Shapes: S steps, L blocks, D width.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from loopdit.errors import BundleError
+from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.diffusion import EPS, X0, Diffusion, alphas_at
+from loopdit.policy.objectives.flow import Flow
+from loopdit.policy.objectives.gripper import GripperObjective
+from loopdit.policy.objectives.objective import CLEAN, DDIM, EULER, Objective
+from loopdit.policy.objectives.regression import Regression
+
+_COLUMNS = 6  # chunk_of_sample, chunk_of_output, clip, keep, move, take
+
+
+class StepPlan(NamedTuple):
+    """What a chunk in so many steps needs beside the observation and the noise, float32.
+
+    schedule (S, 6) as in the module's docstring. modulations (S, L, 6, D): of each step and block,
+    shift, 1 + scale and gate of the attention, then of the feed-forward.
+    """
+
+    schedule: np.ndarray
+    modulations: np.ndarray
+
+
+def inner_objective(policy: LoopedPolicy) -> Objective:
+    """The one that moves samples, without the gripper's part. Raises BundleError where the sampler
+    is none whose steps are numbers."""
+    objective = policy.objective
+    if isinstance(objective, GripperObjective):
+        objective = objective.inner
+    known = (
+        isinstance(objective, Regression)
+        or (isinstance(objective, Flow) and objective.sampler == EULER)
+        or (isinstance(objective, Diffusion) and objective.sampler == DDIM)
+    )
+    if not known:
+        config = policy.config.objective
+        raise BundleError(
+            f"backend=fused has no sampler {config.chosen_sampler} of {config.kind}: it has euler, "
+            f"ddim and regression. Use backend=onnxruntime or torch."
+        )
+    return objective
+
+
+@torch.inference_mode()
+def step_plan(policy: LoopedPolicy, steps: int) -> StepPlan:
+    """The plan of a chunk in so many steps (one, by regression). Raises ConfigError for steps
+    that the sampler does not have."""
+    objective = inner_objective(policy)
+    steps = objective.predictions(steps)
+    level = torch.arange(steps) / steps
+    dt = torch.full_like(level, 1 / steps)
+    rows = torch.zeros(steps, _COLUMNS)
+    rows[:, 2] = torch.inf
+    if isinstance(objective, Diffusion):
+        after = objective.snapped((level + dt).clamp(max=CLEAN))
+        level = objective.snapped(level)
+        _set_ddim(rows, objective, level, after)
+    else:
+        share = torch.ones(1) if isinstance(objective, Regression) else dt / (CLEAN - level)
+        rows[:, 3], rows[:, 4] = 1 - share, share
+    return StepPlan(rows.numpy(), modulations(policy, level))
+
+
+@torch.inference_mode()
+def modulations(policy: LoopedPolicy, times: torch.Tensor) -> np.ndarray:
+    """What each block makes of times (S,): (S, L, 6, D) float32 as in `StepPlan`."""
+    condition = policy.model.condition(times)  # (S, 1, D)
+    each = [torch.cat(block.modulate(condition), dim=1) for block in policy.model.stack]
+    made = torch.stack(each, dim=1)  # (S, L, 6, D)
+    made[:, :, [1, 4]] += 1
+    return made.contiguous().numpy()
+
+
+def _set_ddim(
+    rows: torch.Tensor, objective: Diffusion, level: torch.Tensor, after: torch.Tensor
+) -> None:
+    """See `diffusion.clean_and_noise` and `diffusion.ddim_step`, whose arithmetic this is."""
+    alpha, next_alpha = (alphas_at(objective.alphas, at).flatten() for at in (level, after))
+    signal, spread = alpha.sqrt(), (1 - alpha).sqrt()
+    next_spread = (1 - next_alpha).sqrt()
+    zero, one = torch.zeros_like(signal), torch.ones_like(signal)
+    if objective.kind == EPS:
+        chunk, noise = (1 / signal, -spread / signal), (zero, one)
+    elif objective.kind == X0:
+        inverse = 1 / spread.clamp_min(1e-12)
+        chunk, noise = (zero, one), (inverse, -signal * inverse)
+    else:
+        chunk, noise = (signal, -spread), (spread, signal)
+    rows[:, 0], rows[:, 1] = chunk
+    if objective.clip:
+        rows[:, 2] = objective.clip
+    rows[:, 3], rows[:, 4] = next_spread * noise[0], next_spread * noise[1]
+    rows[:, 5] = next_alpha.sqrt()
