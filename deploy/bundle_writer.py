@@ -1,21 +1,28 @@
 """Write a bundle so that its name never holds half of one.
 
-Everything is built in a hidden folder beside the target, synced to the disk, and renamed last.
-Whatever ends the block early (a refusal, Ctrl+C, a full disk) leaves the target as it was and
-nothing beside it.
+Everything is built in a hidden folder beside the target, synced to the disk, and renamed last; for
+a target that ends in .zip, what is renamed is the zip of that folder. Whatever ends the block early
+(a refusal, Ctrl+C, a full disk) leaves the target as it was and nothing beside it.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from loopdit.deploy.bundle import is_bundle
+from loopdit.deploy.bundle import Bundle, is_bundle
+from loopdit.deploy.bundle_archive import ARCHIVE_SUFFIX, pack
 from loopdit.deploy.manifest import MANIFEST, Manifest
 from loopdit.errors import BundleError
-from loopdit.whole_file import whole_file
+from loopdit.whole_file import sync, whole_file
+
+# What says that a latency was measured on the same machine: whoever moves a bundle to another has
+# both tables.
+_MACHINE = ("cpu", "architecture", "cores", "gpu")
 
 
 @contextmanager
@@ -34,9 +41,10 @@ def staged_bundle(out: str | Path, overwrite: bool) -> Generator[Path]:
             _sweep(target)
             staging.mkdir()
             yield staging
+            made = _packed(staging) if target.suffix == ARCHIVE_SUFFIX else staging
             _sync(staging)
             require_free(target, overwrite)  # somebody may have been quicker
-            _move_into_place(staging, target)
+            _move_into_place(made, target)
         except OSError as error:
             raise BundleError(
                 f"cannot write the bundle {out}: {error.strerror or error}. "
@@ -64,6 +72,37 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         aside.write_text(json.dumps(manifest.to_dict(), indent=1) + "\n")
 
 
+def with_latency(path: str | Path, table: Mapping[str, Any]) -> Manifest:
+    """Add a table of measured latency to the bundle at `path`, in the place of the one that was
+    measured on the same machine; returns the manifest that it has now.
+
+    table: {"rows": [...], "machine": ..., "versions": ..., "commit": ...}, plain JSON types, as
+    `machine_and_versions` describes a machine. Whoever reads meanwhile has the old manifest or the
+    new one. Raises BundleError: no such bundle, or it cannot be written.
+    """
+    bundle = Bundle.open(path)
+    others = [kept for kept in bundle.manifest.latency if _machine(kept) != _machine(table)]
+    manifest = replace(bundle.manifest, latency=(*others, dict(table)))
+    if Path(path).is_file():
+        with staged_bundle(path, overwrite=True) as staging:
+            for name in bundle.files:
+                shutil.copyfile(bundle.path / name, staging / name)
+            write_manifest(staging, manifest)
+        return manifest
+    try:
+        write_manifest(bundle.path, manifest)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the latency table into {path}: {error.strerror or error}. Free some "
+            f"space, or copy the bundle to where it can be written."
+        ) from error
+    return manifest
+
+
+def _machine(table: Mapping[str, Any]) -> list[Any]:
+    return [table["machine"].get(key) for key in _MACHINE]
+
+
 def _sweep(target: Path) -> None:
     """Remove what killed exports to the same name left behind."""
     for stale in target.parent.glob(f".{target.name}.exporting-*"):
@@ -75,14 +114,18 @@ def _sweep(target: Path) -> None:
             continue  # not ours to judge
 
 
+def _packed(staging: Path) -> Path:
+    """The zip of what is in `staging`, in there too, so that it is swept with it."""
+    names = [path.name for path in staging.iterdir()]
+    archive = staging / f".packed{ARCHIVE_SUFFIX}"
+    pack(staging, archive, names)
+    return archive
+
+
 def _sync(folder: Path) -> None:
     """Files, then the folder that names them: else a power cut leaves names without contents."""
     for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
 
 
 def _move_into_place(staging: Path, target: Path) -> None:
@@ -95,9 +138,7 @@ def _move_into_place(staging: Path, target: Path) -> None:
         with suppress(OSError):
             replaced.rename(target)  # the old bundle is better than none
         raise
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target.parent)
+    if replaced.is_file():
+        replaced.unlink()
     shutil.rmtree(replaced, ignore_errors=True)

@@ -1,78 +1,44 @@
 """`policy-export`: a checkpoint becomes a bundle, proven equal to it before it gets its name.
 
-The proof: whole chunks of every K on several observations, in raw action units, against the
-float32 module that was trained. Beyond tolerance nothing is written.
+The proof (`graph_parity`): every graph alone, and whole chunks of every K in every precision, on
+several observations, in raw action units, against the float32 module that was trained. Beyond
+tolerance nothing is written.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from loopdit.command import Command, option, run_command
-from loopdit.deploy.backends import load_backend
+from loopdit.command import Command, run_command
 from loopdit.deploy.bundle import Bundle, file_entry, model_id
 from loopdit.deploy.bundle_writer import staged_bundle, write_manifest
+from loopdit.deploy.export_config import ExportConfig
+from loopdit.deploy.export_report import print_bundle, print_proofs
+from loopdit.deploy.graph_parity import prove
+from loopdit.deploy.graph_precision import write_reduced
+from loopdit.deploy.graph_runner import BACKEND
 from loopdit.deploy.latency import Workload, measure
-from loopdit.deploy.manifest import GRAPH_KINDS, MANIFEST, WEIGHTS, Manifest, graph_name
+from loopdit.deploy.manifest import FP32, WEIGHTS, Manifest
 from loopdit.deploy.onnx_graphs import OPSET, export_denoise, export_encode
-from loopdit.deploy.parity import (
-    ParityRow,
-    backend_chunks,
-    compare_chunks,
-    reference_chunks,
-    require_parity,
-)
+from loopdit.deploy.parity import reference_chunks
 from loopdit.deploy.probes import Probes, make_probes
 from loopdit.deploy.weights_file import WeightsFile
 from loopdit.deploy.witness import Witness, witness_inputs
 from loopdit.errors import ConfigError
 from loopdit.machine import machine_and_versions
 from loopdit.policy import checkpoint as checkpoints
+from loopdit.policy.depth_calibration import load_calibration
 from loopdit.policy.looped_dit_config import ONE_WAY, depths_text
-from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy
+from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.objective import DIFFUSIONS
 
-_BACKEND = "onnxruntime"
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """What `policy-export` is told."""
-
-    checkpoint: str = option("", "folder that policy-train wrote (required)")
-    out: str = option("outputs/bundle", "folder to write the bundle to")
-    loops: list[int] = option([], "each K to export; empty: 1 up to the checkpoint's deepest")
-    default_loops: int = option(0, "the K to serve when nobody chooses; 0: the deepest exported")
-    steps: int = option(DEFAULT_STEPS, "denoising steps to run when nobody chooses")
-    temperature: float | None = option(
-        None,
-        "spread of the starting noise: 0 best guess, 1 a fair draw; empty: the objective's own",
-    )
-    tolerance: float = option(1e-4, "largest difference from the reference, raw action units")
-    data: str = option("", "episode store whose observations to compare on; empty: synthetic ones")
-    observations: int = option(16, "how many observations to compare on")
-    repetitions: int = option(30, "timed chunks per K for the manifest's latency table; 0: none")
-    seed: int = option(0, "seed of the observations and the noise to compare on")
-    overwrite: bool = option(False, "replace the bundle that out= holds")
-
-    def __post_init__(self) -> None:
-        if not self.checkpoint:
-            raise ConfigError("checkpoint= is missing: name the folder that policy-train wrote.")
-        if not self.out:
-            raise ConfigError("out= is empty: name the folder to write the bundle to.")
-        for name, low in (("steps", 1), ("observations", 1), ("repetitions", 0), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least {low}.")
-        if not self.tolerance >= 0:
-            raise ConfigError(f"tolerance={self.tolerance} must be 0 or more.")
-        if self.temperature is not None and not 0 <= self.temperature <= 1:
-            raise ConfigError(f"temperature={self.temperature} must be from 0 to 1.")
+__all__ = ["ExportConfig", "export_bundle"]
 
 
 def export_bundle(config: ExportConfig, console: Console) -> Bundle:
@@ -91,11 +57,12 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             f"nothing ahead: it is for comparisons, and has no graphs. Train one_way to export."
         )
     loops = _chosen_loops(config, policy)
+    adaptive = load_calibration(Path(config.checkpoint), source.weights_sha256)
     with staged_bundle(config.out, config.overwrite) as staging:
         # Before the minutes of exporting: a data set that does not match is said at once.
         probes = _probes(policy, config)
         checkpoints.copy_policy(config.checkpoint, staging)
-        _export_graphs(policy, loops, staging, console)
+        _export_graphs(policy, loops, config, staging, console)
         manifest = Manifest(
             spec=policy.spec,
             horizon=policy.horizon,
@@ -109,6 +76,10 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             provenance=source.provenance,
             instruction=policy.config.instruction,
             instructions=tuple(policy.config.instructions),
+            max_steps=_max_steps(policy),
+            precisions=config.precisions,
+            loop_graphs=config.loop_graphs,
+            adaptive=None if adaptive is None else asdict(adaptive),
             exported={"at": datetime.now(UTC).isoformat(timespec="seconds"), "opset": OPSET}
             | machine_and_versions(),
         )
@@ -159,56 +130,61 @@ def _chosen_loops(config: ExportConfig, policy: LoopedPolicy) -> tuple[int, ...]
     return loops
 
 
+def _max_steps(policy: LoopedPolicy) -> int | None:
+    objective = policy.config.objective
+    return objective.train_timesteps if objective.kind in DIFFUSIONS else None
+
+
 def _export_graphs(
-    policy: LoopedPolicy, loops: Sequence[int], folder: Path, console: Console
+    policy: LoopedPolicy,
+    loops: Sequence[int],
+    config: ExportConfig,
+    folder: Path,
+    console: Console,
 ) -> None:
     weights = WeightsFile(folder / WEIGHTS)
+    depths = [*loops, *([None] if config.loop_graphs else [])]
     exports = (("encode", export_encode), ("denoise", export_denoise))
-    total, done = len(loops) * len(exports), 0
-    for k in loops:
+    names: list[str] = []
+
+    def write(what: str, write: Callable[[], Sequence[Path]]) -> None:
+        began = perf_counter()
+        paths = write()
+        names.extend(path.name for path in paths)
+        size = sum(path.stat().st_size for path in paths) / 1e3
+        done = f"[{len(names)}/{len(depths) * len(exports) * len(config.precisions)}]"
+        console.print(
+            f"{done} {what}  {size:5.0f} kB  {perf_counter() - began:5.1f} s",
+            markup=False,
+            highlight=False,
+        )
+
+    for k in depths:
         for kind, export in exports:
-            began = perf_counter()
-            path = export(policy, k, weights)
-            done += 1
-            size = path.stat().st_size / 1e3
-            console.print(
-                f"[{done}/{total}] {kind:8}K={k}  {size:5.0f} kB  {perf_counter() - began:5.1f} s",
-                markup=False,
-                highlight=False,
-            )
+            depth = "any K" if k is None else f"K={k}  "
+            write(f"{kind:8}{depth}", lambda export=export, k=k: [export(policy, k, weights)])
+    floats = list(names)
+    for precision in config.precisions:
+        if precision != FP32:
+            write(f"all in {precision}", lambda p=precision: write_reduced(folder, floats, p))
 
 
 def _prove(
     bundle: Bundle, policy: LoopedPolicy, probes: Probes, config: ExportConfig, console: Console
 ) -> dict[str, Any]:
-    """Print the parity table and return the manifest's entry. Raises BundleError beyond it."""
-    backend = load_backend(bundle, _BACKEND)
-    rows: list[ParityRow] = []
-    for k in bundle.loops:
-        reference = reference_chunks(policy, probes, k, config.steps)
-        found = backend_chunks(backend, probes, k, config.steps)
-        rows.append(compare_chunks(found, reference, k, policy.spec.action))
-    console.print(
-        f"{_BACKEND} against the float32 reference: {len(probes)} {probes.source}, "
-        f"{config.steps} steps, errors in raw action units",
-        highlight=False,
-        soft_wrap=True,
-    )
-    table = Table("K", "max error", "mean error", "at a limit")
-    for row in rows:
-        errors = (f"{row.max_abs_error:.2e}", f"{row.mean_abs_error:.2e}")
-        table.add_row(str(row.loops), *errors, f"{row.clipped:.1%}")
-    console.print(table)
-    require_parity(rows, config.tolerance)
+    """Print the parity tables and return the manifest's entry. Raises BundleError beyond them."""
+    proofs = prove(bundle, policy, probes, config.steps, config.tolerances)
+    source = f"{len(probes)} {probes.source}, {config.steps} steps"
+    print_proofs(proofs, f"{BACKEND} against the float32 reference: {source}", console)
+    for proof in proofs:
+        proof.require()
     return {
-        "backend": _BACKEND,
-        "precision": backend.precision,
+        "backend": BACKEND,
         "steps": config.steps,
         "observations": len(probes),
         "source": probes.source,
         "seed": config.seed,
-        "tolerance": config.tolerance,
-        "rows": [row.to_dict() for row in rows],
+        "proofs": [proof.to_dict() for proof in proofs],
     }
 
 
@@ -225,33 +201,14 @@ def _timed(
     folder: Path, probes: Probes, config: ExportConfig, loops: Sequence[int]
 ) -> dict[str, Any]:
     workload = Workload(str(folder), probes, config.steps)
-    arms = measure(workload, [_BACKEND], loops, config.repetitions, config.seed)
+    arms = measure(workload, [BACKEND], loops, config.repetitions, config.seed)
     rows = [{**arm.summary(), "steps": config.steps, "batch": 1} for arm in arms]
     return {"rows": rows, **machine_and_versions()}
 
 
 def _run(config: ExportConfig) -> None:
     console = Console()
-    bundle = export_bundle(config, console)
-    weights = bundle.files[WEIGHTS].bytes
-    graphs = sum(
-        bundle.files[graph_name(kind, k)].bytes for kind in GRAPH_KINDS for k in bundle.loops
-    )
-    latency = "; ".join(
-        f"K={row['loops']} {row['p50_ms']:.1f} ms"
-        for table in bundle.manifest.latency
-        for row in table["rows"]
-    )
-    console.print(
-        f"{config.out}: {(bundle.bytes + (bundle.path / MANIFEST).stat().st_size) / 1e6:.2f} MB "
-        f"(weights {weights / 1e6:.2f} MB once, {2 * len(bundle.loops)} graphs "
-        f"{graphs / 1e6:.2f} MB), model {bundle.model_id}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if latency:
-        console.print(f"a chunk here takes (p50): {latency}", highlight=False, soft_wrap=True)
-    console.print(f"Serve it: policy-serve bundle={config.out}", highlight=False, soft_wrap=True)
+    print_bundle(export_bundle(config, console), config.out, console)
 
 
 COMMAND = Command(
@@ -262,6 +219,7 @@ COMMAND = Command(
         "policy-export checkpoint=outputs/checkpoint out=outputs/bundle",
         "policy-export checkpoint=outputs/checkpoint data=outputs/demonstrations.zarr",
         "policy-export checkpoint=outputs/checkpoint out=outputs/fast loops=[1,2] overwrite=true",
+        "policy-export checkpoint=outputs/checkpoint out=policy.zip precision=[fp16,bf16]",
     ),
 )
 

@@ -23,7 +23,7 @@ from loopdit.datasets.remote_store import is_address
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.summary import summary
 from loopdit.datasets.zarr_files import METADATA as STORE_FILE
-from loopdit.deploy.bundle import default_bundle
+from loopdit.deploy.bundle import default_bundle, is_bundle
 from loopdit.deploy.manifest import MANIFEST as BUNDLE_FILE
 from loopdit.errors import ConfigError
 from loopdit.subcommand import run_subcommand
@@ -49,7 +49,7 @@ class InfoConfig:
 
     target: str = option(
         "",
-        "a checkpoint, a bundle or an episode store: its folder or URL, or shipped; the first "
+        "a checkpoint, a bundle or an episode store: its folder, zip or URL, or shipped; the first "
         "word is it, too",
     )
     preset: str = option("", "in its place a model system by its name, such as ship")
@@ -88,7 +88,7 @@ def facts(config: InfoConfig) -> dict[str, Any]:
         return _store(config.target)
     folder = default_bundle() if config.target == SHIPPED else Path(config.target)
     # In this order: a bundle has a checkpoint in it.
-    if (folder / BUNDLE_FILE).is_file():
+    if (folder / BUNDLE_FILE).is_file() or (folder.is_file() and is_bundle(folder)):
         from loopdit.deploy.info_facts import bundle_facts
 
         return bundle_facts(folder)

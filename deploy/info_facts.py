@@ -51,24 +51,29 @@ def checkpoint_facts(folder: Path) -> Facts:
     }
 
 
-def bundle_facts(folder: Path) -> Facts:
+def bundle_facts(path: Path) -> Facts:
     """Raises BundleError for what `Bundle.open` refuses, CheckpointError for its weights."""
-    bundle = Bundle.open(folder)
+    bundle = Bundle.open(path)
     manifest = bundle.manifest
     files = {name: entry.bytes for name, entry in sorted(bundle.files.items())}
-    loaded = load_checkpoint(folder)
+    loaded = load_checkpoint(bundle.path)
+    # One that was calibrated after the export has it beside its weights, as a checkpoint has.
+    adaptive = _adaptive(bundle.path, loaded.weights_sha256)
     return {
         "kind": "bundle",
-        "path": str(folder),
+        "path": str(path),
         "model_id": bundle.model_id,
         "loops": list(bundle.loops),
+        "loop_graphs": manifest.loop_graphs,
+        "precisions": list(bundle.precisions),
         "default_loops": bundle.default_loops,
         "steps": bundle.steps,
+        "max_steps": manifest.max_steps,
         "temperature": bundle.temperature,
         **_policy_facts(loaded.policy),
         "files": files,
         "bytes": bundle.bytes,
-        "adaptive": _adaptive(folder, loaded.weights_sha256),
+        "adaptive": adaptive or (manifest.adaptive and dict(manifest.adaptive)),
         "parity": dict(manifest.parity),
         "latency": [dict(table) for table in manifest.latency],
         "exported": dict(manifest.exported),

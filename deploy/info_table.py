@@ -38,6 +38,7 @@ def _bundle_rows(found: Facts) -> list[Row]:
         ("bundle", found["path"]),
         ("model", f"{found['model_id']}, {size_text(found['bytes'])}"),
         ("loops", f"{_listed(found['loops'])}; {found['default_loops']} where nobody chooses"),
+        ("precisions", ", ".join(found["precisions"])),
         ("denoising", f"{found['steps']} steps, temperature {found['temperature']:g}"),
         *_adaptive_rows(found),
         *_policy_rows(found),
@@ -115,15 +116,20 @@ def _training_rows(provenance: Facts) -> list[Row]:
 
 
 def _parity(parity: Facts) -> str:
-    rows: Sequence[Facts] = parity.get("rows", ())
-    if not rows:
-        return "not measured"
-    worst = max(float(row["max_abs_error"]) for row in rows)
-    return (
-        f"actions within {worst:.1e} of the trained policy's (tolerance "
-        f"{parity['tolerance']:g}; {parity['backend']} {parity['precision']}, "
-        f"{parity['observations']} observations, K = {_listed([row['loops'] for row in rows])})"
-    )
+    """A line for each precision."""
+    proofs: Sequence[Facts] = parity.get("proofs", ())
+    lines = [
+        f"{proof['precision']} actions within {_worst(proof):.1e} of the trained policy's "
+        f"(tolerance {proof['tolerance']:g}; {parity['backend']}, "
+        f"{parity['observations']} observations, "
+        f"K = {_listed([row['loops'] for row in proof['rows']])})"
+        for proof in proofs
+    ]
+    return "\n".join(lines) or "not measured"
+
+
+def _worst(proof: Facts) -> float:
+    return max(float(row["max_abs_error"]) for row in proof["rows"])
 
 
 def _latency(table: Facts) -> str:

@@ -1,6 +1,7 @@
-"""`manifest.json`, format version 1: what a bundle says of itself.
+"""`manifest.json`, format version 2: what a bundle says of itself.
 
-Whether its files are what it says is for `bundle` to verify.
+Whether its files are what it says is for `bundle` to verify; version 1 becomes this one in
+`manifest_migration`.
 """
 
 from collections.abc import Mapping
@@ -14,10 +15,33 @@ from loopdit.deploy.witness import Witness
 from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION, vocabulary_of
 
 FORMAT = "loopdit-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-WEIGHTS = "model.safetensors"
 GRAPH_KINDS = ("encode", "denoise")
+FP32, FP16, BF16, INT8 = "fp32", "fp16", "bf16", "int8"
+LOOPS_INPUT = "loops"  # of a graph that has K as an input, () int64
+PRECISIONS = (FP32, FP16, BF16, INT8)
+
+
+def graph_name(kind: str, loops: int | None, precision: str = FP32) -> str:
+    """File name of a graph: `kind` is one of GRAPH_KINDS, and K is an input where `loops` is None.
+
+    `denoise_k3.onnx`, `denoise_loop.onnx`, `denoise_k3.bf16.onnx`.
+    """
+    depth = "loop" if loops is None else f"k{loops}"
+    return f"{kind}_{depth}{_suffix(precision)}.onnx"
+
+
+def weights_name(precision: str = FP32) -> str:
+    """File name of the weights that only graphs of a precision read: `model.bf16.safetensors`."""
+    return f"model{_suffix(precision)}.safetensors"
+
+
+def _suffix(precision: str) -> str:
+    return "" if precision == FP32 else f".{precision}"
+
+
+WEIGHTS = weights_name()
 
 
 @dataclass(frozen=True)
@@ -30,15 +54,19 @@ class BundleFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything `manifest.json` says; `to_dict` and `from_dict` are its format, version 1.
+    """Everything `manifest.json` says; `to_dict` and `from_dict` are its format, version 2.
 
-    loops: each K that has graphs, ascending. default_loops, steps: what is run when nobody chooses.
-    temperature: spread of the starting noise, 0 for none.
+    loops: each K that has graphs, ascending. loop_graphs: whether there are graphs with K as an
+    input besides. precisions: those that have graphs, fp32 first. default_loops, steps: what is run
+    when nobody chooses. max_steps: the most denoising steps that the policy's sampler has, None
+    where any number will do. temperature: spread of the starting noise, 0 for none.
     normalisation: statistics of what the graphs undo, for people; nothing reads it back.
-    parity, latency: measured at export. witness: what every back end must repeat; None only while
-    the export has not proven itself. provenance: how the weights were trained. instruction: how
-    the policy is told its task ("words" or "task"), and the instructions it was trained with;
-    "none" and none where it has one task.
+    adaptive: when to stop looping, as `policy.depth_calibration.Calibration` says it, None where
+    nobody has calibrated. parity: measured at export. latency: tables of rows, one for each machine
+    that it was measured on. witness: what every back end must repeat; None only while the export
+    has not proven itself. provenance: how the weights were trained. instruction: how the policy is
+    told its task ("words" or "task"), and the instructions it was trained with; "none" and none
+    where it has one task.
     """
 
     spec: PolicySpec
@@ -57,6 +85,21 @@ class Manifest:
     latency: tuple[Mapping[str, Any], ...] = ()
     instruction: str = NO_INSTRUCTION
     instructions: tuple[str, ...] = ()
+    max_steps: int | None = None
+    precisions: tuple[str, ...] = (FP32,)
+    loop_graphs: bool = False
+    adaptive: Mapping[str, Any] | None = None
+
+    def graph_names(self, precision: str) -> list[str]:
+        """The file of every graph that there is of one of `precisions`."""
+        depths = [*self.loops, *([None] if self.loop_graphs else [])]
+        return [graph_name(kind, loops, precision) for loops in depths for kind in GRAPH_KINDS]
+
+    @property
+    def required_files(self) -> list[str]:
+        """Graphs and weights of every precision."""
+        graphs = [name for precision in self.precisions for name in self.graph_names(precision)]
+        return [*graphs, *(weights_name(precision) for precision in self.precisions)]
 
     def told(self, instruction: str) -> np.ndarray | None:
         """What the graphs are given for an instruction, None where they are told none.
@@ -75,9 +118,13 @@ class Manifest:
             "model_id": self.model_id,
             "horizon": self.horizon,
             "loops": list(self.loops),
+            "loop_graphs": self.loop_graphs,
+            "precisions": list(self.precisions),
             "default_loops": self.default_loops,
             "steps": self.steps,
+            "max_steps": self.max_steps,
             "temperature": self.temperature,
+            "adaptive": None if self.adaptive is None else dict(self.adaptive),
             **self._task(),
             "spec": self.spec.to_dict(),
             "normalisation": dict(self.normalisation),
@@ -102,6 +149,11 @@ class Manifest:
         """Read what `to_dict` wrote. Raises KeyError, TypeError, ValueError or LoopditError."""
         if not 0 <= float(data["temperature"]) <= 1:
             raise ValueError(f"temperature={data['temperature']} is not from 0 to 1")
+        precisions = tuple(str(name) for name in data["precisions"])
+        if precisions[:1] != (FP32,) or not set(precisions) <= set(PRECISIONS):
+            known = ", ".join(PRECISIONS)
+            raise ValueError(f"precisions={list(precisions)} is not fp32 and others of {known}")
+        most = data["max_steps"]
         return cls(
             spec=PolicySpec.from_dict(data["spec"]),
             horizon=int(data["horizon"]),
@@ -119,9 +171,8 @@ class Manifest:
             latency=tuple(data["latency"]),
             instruction=str(data.get("instruction", NO_INSTRUCTION)),
             instructions=tuple(str(said) for said in data.get("instructions", ())),
+            max_steps=None if most is None else int(most),
+            precisions=precisions,
+            loop_graphs=bool(data["loop_graphs"]),
+            adaptive=data["adaptive"],
         )
-
-
-def graph_name(kind: str, loops: int) -> str:
-    """File name of one graph; `kind` is one of GRAPH_KINDS."""
-    return f"{kind}_k{loops}.onnx"

@@ -5,6 +5,10 @@ Shapes: B batch (free), H horizon, A action dim, L = K * blocks, N observation t
     denoise_k{K}: sample (B, H, A), t (B,), dt (B,), keys, values -> next_sample (B, H, A) in
                   normalised units, actions (B, H, A) in raw ones, clipped to the spec's limits
 
+`encode_loop` and `denoise_loop` are the same with one input more, `loops` () int64, which is K: an
+ONNX `Loop` of one pass, for every K that was trained. The unrolled ones are what runtimes optimise
+across passes, and what a CUDA graph can hold.
+
 Where cameras may be missing, `encode` also makes a mask (B, N) that `denoise` takes; where a chunk
 begins with the actions in flight, `denoise` takes those, raw, and `encode` does not. A back end
 goes by the names of a graph's inputs.
@@ -23,7 +27,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -31,84 +34,119 @@ from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
 from loopdit.datasets.spec import COMMITTED
-from loopdit.deploy.manifest import graph_name
+from loopdit.deploy.manifest import LOOPS_INPUT, graph_name
 from loopdit.deploy.weights_file import WeightsFile
+from loopdit.policy.counted_loops import encode_counted, predict_counted
+from loopdit.policy.looped_dit import Context
 from loopdit.policy.looped_policy import MASK, LoopedPolicy
 
 OPSET = 20
-_BATCH = "batch"
+_BATCH, _DEPTH = "batch", "depth"  # names of free axes
 # Constants that are no weights (shapes, scalars, a table of frequencies) stay inside a graph.
 _MAX_INLINE_BYTES = 64 * 1024
 
 
 class _Encode(nn.Module):
-    def __init__(self, policy: LoopedPolicy, loops: int) -> None:
+    """K is `loops`, or the last of the tensors."""
+
+    def __init__(self, policy: LoopedPolicy, loops: int | None) -> None:
         super().__init__()
         self.policy = policy
         self.loops = loops
         self.names = [tensor.name for tensor in policy.encode_inputs]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        context = self.policy.encode(dict(zip(self.names, tensors, strict=True)), self.loops)
+        context = self._context(*tensors)
         made = (context.keys, context.values)
         return made if context.mask is None else (*made, context.mask)
 
+    def _context(self, *tensors: Tensor) -> Context:
+        observation = dict(zip(self.names, tensors, strict=False))
+        if self.loops is not None:
+            return self.policy.encode(observation, self.loops)
+        return encode_counted(self.policy.model, self.policy.normalized(observation), tensors[-1])
+
 
 class _Denoise(nn.Module):
-    def __init__(self, policy: LoopedPolicy) -> None:
+    """K is what the keys are of, or where it is `counted` the last of the tensors."""
+
+    def __init__(self, policy: LoopedPolicy, counted: bool) -> None:
         super().__init__()
         self.policy = policy
+        self.counted = counted
 
     def forward(
         self, sample: Tensor, t: Tensor, dt: Tensor, keys: Tensor, values: Tensor, *told: Tensor
     ) -> tuple[Tensor, Tensor]:
-        by_name = dict(zip(self.policy.denoise_inputs, told, strict=True))
-        context = self.policy.context(keys, values, by_name.get(MASK), by_name.get(COMMITTED))
-        after = self.policy.denoise_step(sample, t, dt, context)
-        return after, self.policy.to_actions(after)
+        policy = self.policy
+        by_name = dict(zip(policy.denoise_inputs, told, strict=False))
+        context = policy.context(keys, values, by_name.get(MASK), by_name.get(COMMITTED))
+
+        def counted(sample: Tensor, times: Tensor) -> Tensor:
+            return predict_counted(policy.model, sample, times, context, told[-1])
+
+        after = policy.denoise_step(sample, t, dt, context, counted if self.counted else None)
+        return after, policy.to_actions(after)
 
 
-def export_encode(policy: LoopedPolicy, loops: int, weights: WeightsFile) -> Path:
-    """Write `encode_k{loops}.onnx` beside the weights; returns its path."""
+def export_encode(policy: LoopedPolicy, loops: int | None, weights: WeightsFile) -> Path:
+    """Write the graph of K = `loops`, or for None that of any K, beside the weights; returns its
+    path."""
     example = _example_observation(policy)
+    counted = [] if loops is not None else [_example_loops(policy)]
     return _export(
         _Encode(policy, loops),
-        tuple(example.values()),
-        inputs=list(example),
+        (*example.values(), *counted),
+        inputs=[*example, *_counted_name(loops)],
         outputs=["keys", "values", *(name for name in policy.denoise_inputs if name == MASK)],
         # One tuple, because forward takes the tensors as *args.
-        batch_axes=(tuple({0: _BATCH} for _ in example),),
+        batch_axes=((*({0: _BATCH} for _ in example), *({} for _ in counted)),),
         path=weights.path.parent / graph_name("encode", loops),
         weights=weights,
     )
 
 
-def export_denoise(policy: LoopedPolicy, loops: int, weights: WeightsFile) -> Path:
-    """Write `denoise_k{loops}.onnx` beside the weights; returns its path."""
+def export_denoise(policy: LoopedPolicy, loops: int | None, weights: WeightsFile) -> Path:
+    """Like `export_encode`."""
+    counted = [] if loops is not None else [_example_loops(policy)]
     with torch.inference_mode():
-        context = policy.encode(_example_observation(policy), loops)
+        context = policy.encode(
+            _example_observation(policy), policy.max_loops if loops is None else loops
+        )
     batch, width = context.keys.shape[1], policy.spec.action.shape[0]
     told = {
         MASK: context.mask,
         COMMITTED: torch.zeros(batch, policy.config.prefix, width + 1),
     }
-    extra = [told[name] for name in policy.denoise_inputs]
+    extra = [tensor.clone() for n in policy.denoise_inputs if (tensor := told[n]) is not None]
     sample = torch.zeros(batch, policy.horizon, width)
-    first, second = {0: _BATCH}, {1: _BATCH}
+    first, kept_axes = {0: _BATCH}, {1: _BATCH} | ({0: _DEPTH} if counted else {})
     kept = (context.keys.clone(), context.values.clone())
-    axes: tuple[Any, ...] = (first, first, first, second, second)
+    axes: tuple[Any, ...] = (first, first, first, kept_axes, kept_axes)
+    rest = (*(first for _ in extra), *({} for _ in counted))
     return _export(
-        _Denoise(policy),
+        _Denoise(policy, loops is None),
         (
             *(sample, torch.zeros(batch), torch.full((batch,), 0.1), *kept),
-            *(tensor.clone() for tensor in extra if tensor is not None),
+            *(*extra, *counted),
         ),
-        inputs=["sample", "t", "dt", "keys", "values", *policy.denoise_inputs],
+        inputs=[
+            *("sample", "t", "dt", "keys", "values"),
+            *(*policy.denoise_inputs, *_counted_name(loops)),
+        ],
         outputs=["next_sample", "actions"],
-        batch_axes=(*axes, tuple(first for _ in extra)) if extra else axes,
+        batch_axes=(*axes, rest) if rest else axes,
         path=weights.path.parent / graph_name("denoise", loops),
         weights=weights,
     )
+
+
+def _example_loops(policy: LoopedPolicy) -> Tensor:
+    return torch.tensor(policy.max_loops)
+
+
+def _counted_name(loops: int | None) -> list[str]:
+    return [LOOPS_INPUT] if loops is None else []
 
 
 def _example_observation(policy: LoopedPolicy) -> dict[str, Tensor]:
@@ -146,42 +184,28 @@ def _export(
         optimize_ir(model, should_fold=_reads_no_weight)
     # Stack traces: three quarters of the file, with paths of this machine.
     ClearMetadataAndDocStringPass()(model)
-    _share_weights(model, weights)
+    _name_free_axes(model)
+    inline = weights.share(model)
+    if inline > _MAX_INLINE_BYTES:
+        raise RuntimeError(
+            f"{inline} bytes of a graph's constants are not in {weights.path.name}: a weight was "
+            f"folded, or is missing from the policy's state."
+        )
     onnx_ir.save(model, path)
     return path
+
+
+def _name_free_axes(model: onnx_ir.Model) -> None:
+    """The exporter calls how many keys there are for any K by a number of its own."""
+    for value in model.graph.outputs:
+        if value.shape is not None and str(value.shape[0]).startswith("u"):
+            value.shape = onnx_ir.Shape([_DEPTH, *value.shape[1:]])
 
 
 def _reads_no_weight(node: onnx_ir.Node) -> bool | None:
     """False keeps the node; None leaves the optimizer to its own rules."""
     weight = any(value is not None and value.is_initializer() for value in node.inputs)
     return False if weight else None
-
-
-def _share_weights(model: onnx_ir.Model, weights: WeightsFile) -> None:
-    """Make every initializer that is in the weights file a reference to it."""
-    inline = 0
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        assert tensor is not None
-        array = tensor.numpy()
-        stored = weights.find(array) if array.dtype == np.float32 and array.ndim else None
-        if stored is None:
-            inline += array.nbytes
-            continue
-        value.const_value = onnx_ir.ExternalTensor(
-            weights.path.name,
-            stored.offset,
-            stored.length,
-            tensor.dtype,
-            shape=onnx_ir.Shape(array.shape),
-            name=value.name or stored.name,
-            base_dir=weights.path.parent,
-        )
-    if inline > _MAX_INLINE_BYTES:
-        raise RuntimeError(
-            f"{inline} bytes of a graph's constants are not in {weights.path.name}: a weight was "
-            f"folded, or is missing from the policy's state."
-        )
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Compared after the last denoising step and in what the robot would be sent, beca
 is small in one step may grow over ten, and one in normalised units says nothing to its reader.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from loopdit.datasets.spec import TensorSpec
 from loopdit.deploy.backends import Backend
 from loopdit.deploy.probes import Probes
-from loopdit.errors import BundleError
 from loopdit.policy.looped_policy import LoopedPolicy
 
 
@@ -65,14 +63,3 @@ def compare_chunks(
     error = np.abs(found.astype(np.float64) - reference.astype(np.float64))
     error = np.nan_to_num(error, nan=np.inf, posinf=np.inf)
     return ParityRow(loops, float(error.max()), float(error.mean()), clipped)
-
-
-def require_parity(rows: Sequence[ParityRow], tolerance: float) -> None:
-    """Raise BundleError unless every row's largest error is within `tolerance`."""
-    worst = max(rows, key=lambda row: row.max_abs_error)
-    if worst.max_abs_error > tolerance:
-        raise BundleError(
-            f"the exported graphs differ from the float32 reference by up to "
-            f"{worst.max_abs_error:.2g} (raw action units) at K={worst.loops}, beyond "
-            f"tolerance={tolerance:g}. No bundle was written."
-        )

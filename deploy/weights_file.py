@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,32 @@ class WeightsFile:
         """The stored tensor with exactly these bytes, None where there is none."""
         content = value.tobytes()
         return self._places.get((len(content), hashlib.sha256(content).digest()))
+
+    def share(self, model: ir.Model) -> int:
+        """Make every initializer of a graph beside this file that is in it a reference to it.
+
+        Returns the bytes that stay inside: constants that are no weights, and references to other
+        files, which stay as they are, count nothing.
+        """
+        inline = 0
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            assert tensor is not None
+            if isinstance(tensor, ir.ExternalTensor):
+                continue
+            array = tensor.numpy()
+            # Shapes are int64, and stay where runtimes look for them.
+            stored = self.find(array) if array.ndim and array.dtype != np.int64 else None
+            if stored is None:
+                inline += array.nbytes
+                continue
+            value.const_value = ir.ExternalTensor(
+                self.path.name,
+                stored.offset,
+                stored.length,
+                tensor.dtype,
+                shape=ir.Shape(array.shape),
+                name=value.name or stored.name,
+                base_dir=self.path.parent,
+            )
+        return inline

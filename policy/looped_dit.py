@@ -179,14 +179,7 @@ class LoopedDiT(nn.Module):
         self, sample: Tensor, times: Tensor, context: Context, truncate: int = 0
     ) -> Iterator[Tensor]:
         """What `predict` gives at each depth 1, 2, ... that `context` was encoded for."""
-        sample, condition = self._with_committed(sample, times, context.committed)
-        group = self.config.actions_per_token
-        grouped = sample.unflatten(1, (-1, group)).flatten(2)  # (B, H / group, group * A)
-        tokens = self.action_in(grouped) + self.action_position
-        bias = None
-        if context.mask is not None:
-            own = context.mask.new_ones(len(sample), tokens.shape[1])
-            bias = torch.cat([context.mask, own], 1)[:, None, None]  # (B, 1, 1, N + H / group)
+        tokens, condition, bias = self.action_tokens(sample, times, context)
         dense = self.config.topology == DENSE
         observed = context.keys.shape[3] if dense else 0
         if dense and condition.shape[1] > 1:  # a token's own, where actions are committed
@@ -205,8 +198,28 @@ class LoopedDiT(nn.Module):
                     at = loop * depth + i
                     kept = None if dense else (context.keys[at], context.values[at])
                     tokens, _ = block.run(tokens, modulation, kept, bias)
-                output = self.action_out(self.out_norm(tokens[:, observed:]))
-            yield output.unflatten(-1, (group, -1)).flatten(1, 2)  # (B, H, A)
+                output = self.action_output(tokens[:, observed:])
+            yield output
+
+    def action_tokens(
+        self, sample: Tensor, times: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the first loop is given of a sample: tokens (B, H / group, D), their condition
+        (B, 1 or H / group, D), and the bias of their attention (B, 1, 1, N + H / group) or None."""
+        sample, condition = self._with_committed(sample, times, context.committed)
+        group = self.config.actions_per_token
+        grouped = sample.unflatten(1, (-1, group)).flatten(2)  # (B, H / group, group * A)
+        tokens = self.action_in(grouped) + self.action_position
+        bias = None
+        if context.mask is not None:
+            own = context.mask.new_ones(len(sample), tokens.shape[1])
+            bias = torch.cat([context.mask, own], 1)[:, None, None]
+        return tokens, condition, bias
+
+    def action_output(self, tokens: Tensor) -> Tensor:
+        """What the model says (B, H, A) by the tokens (B, H / group, D) that a loop leaves."""
+        output = self.action_out(self.out_norm(tokens))
+        return output.unflatten(-1, (self.config.actions_per_token, -1)).flatten(1, 2)
 
     @property
     def stack(self) -> list[AdaLNBlock]:

@@ -164,9 +164,19 @@ class LoopedPolicy(nn.Module):
         """Raw batched observation -> what denoising needs of it, for K = `loops`."""
         return self.model.encode(self.normalized(observation), loops)
 
-    def denoise_step(self, sample: Tensor, t: Tensor, dt: Tensor, context: Context) -> Tensor:
-        """One step of the sample (B, H, A) from time t (B,) to t + dt, normalised units."""
-        predict = self._predict(context)
+    def denoise_step(
+        self,
+        sample: Tensor,
+        t: Tensor,
+        dt: Tensor,
+        context: Context,
+        predict: Predict | None = None,
+    ) -> Tensor:
+        """One step of the sample (B, H, A) from time t (B,) to t + dt, normalised units.
+
+        `predict` takes the model's place, as in `sample`.
+        """
+        predict = predict or self._predict(context)
         if context.committed is None:
             return self.objective.step(predict, sample, t, dt)
         level = torch.where(is_committed(context.committed, self.horizon), CLEAN, t[:, None])

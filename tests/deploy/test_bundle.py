@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from loopdit.deploy import bundle as bundle_module
 from loopdit.deploy.bundle import Bundle, default_bundle
-from loopdit.deploy.bundle_writer import staged_bundle
+from loopdit.deploy.bundle_writer import staged_bundle, with_latency
 from loopdit.deploy.manifest import MANIFEST, Manifest
-from loopdit.errors import BundleError
+from loopdit.deploy.manifest_migration import migrated
+from loopdit.errors import BundleError, ConfigError
 from loopdit.policy.looped_policy import LoopedPolicy
 
 
@@ -31,6 +33,9 @@ def test_bundle_says_what_the_policy_is(tiny_bundle: Bundle, tiny_policy: Looped
     assert tiny_bundle.steps == 3
     assert tiny_bundle.provenance == {"trained": "never", "seed": 0}
     assert tiny_bundle.manifest.normalisation["proprio_mean"] == pytest.approx([0.3, -0.7])
+    assert tiny_bundle.manifest.adaptive is not None
+    assert tiny_bundle.manifest.adaptive["threshold"] == 0.25  # as its checkpoint was calibrated
+    assert "adaptive_depth.json" not in tiny_bundle.files
 
 
 def test_manifest_reads_back_what_it_wrote(tiny_bundle: Bundle):
@@ -78,13 +83,66 @@ def test_a_missing_file_is_named(bundle_copy: Path):
         Bundle.open(bundle_copy)
 
 
-def test_another_format_version_is_refused_with_the_command_that_makes_it_again(bundle_copy: Path):
+def test_a_later_format_version_is_refused_with_what_to_do(bundle_copy: Path):
     _edit_manifest(bundle_copy, lambda data: data.update(format_version=7))
     with pytest.raises(
         BundleError,
-        match=r"version 7; this loopdit reads version 1.*policy-export checkpoint=.*out=",
+        match=r"version 7; this loopdit reads versions 1 and 2. Install the loopdit that wrote it"
+        r".*policy-export checkpoint=.*out=",
     ):
         Bundle.open(bundle_copy)
+
+
+def _as_version_1(folder: Path) -> None:
+    """The manifest as the first loopdit wrote it, before precisions and graphs with K as input."""
+
+    def older(data: dict[str, Any]) -> None:
+        for name in ("max_steps", "precisions", "loop_graphs", "adaptive"):
+            del data[name]
+        data["format_version"] = 1
+        proof = data["parity"].pop("proofs")[0]
+        data["parity"] |= {name: proof[name] for name in ("precision", "tolerance", "rows")}
+
+    _edit_manifest(folder, older)
+
+
+def test_a_bundle_of_version_1_is_read_as_one_of_this_version(bundle_copy: Path):
+    before = Bundle.open(bundle_copy)
+    _as_version_1(bundle_copy)
+    opened = Bundle.open(bundle_copy)
+    assert (opened.loops, opened.precisions) == ((1, 2), ("fp32",))
+    assert opened.manifest.max_steps is None  # it is a flow's
+    (proof,) = opened.manifest.parity["proofs"]
+    assert proof["rows"] == before.manifest.parity["proofs"][0]["rows"]
+    assert opened.graph("denoise", 2) == before.graph("denoise", 2)
+    with pytest.raises(BundleError, match=r"no graphs with K as an input.*loop_graphs=true"):
+        opened.graph("denoise", None)
+
+
+def test_a_diffusion_of_version_1_has_as_many_steps_as_it_was_trained_with():
+    ddpm = {"policy": {"objective": {"kind": "ddpm_x0", "train_timesteps": 50}}}
+    shipped = json.loads((default_bundle() / MANIFEST).read_text())
+    assert migrated(shipped, ddpm)["max_steps"] == 50
+
+
+def test_the_shipped_bundle_is_of_version_1_and_opens():
+    shipped = default_bundle()
+    assert json.loads((shipped / MANIFEST).read_text())["format_version"] == 1
+    assert Bundle.open(shipped).loops == (1, 2, 3, 4)
+
+
+def test_steps_that_the_sampler_has_not_are_refused(tiny_bundle: Bundle):
+    tiny_bundle.require_steps(5000)
+    few = Bundle(tiny_bundle.path, replace(tiny_bundle.manifest, max_steps=50))
+    few.require_steps(50)
+    for steps in (0, 51):
+        with pytest.raises(ConfigError, match=rf"steps={steps} must be from 1 to 50"):
+            few.require_steps(steps)
+
+
+def test_a_precision_that_was_not_exported_is_refused_with_those_that_were(tiny_bundle: Bundle):
+    with pytest.raises(BundleError, match=r"precision=int4 .*which has fp32.*precision=\[int4\]"):
+        tiny_bundle.graph("encode", 1, "int4")
 
 
 def test_a_manifest_cut_short_is_refused(bundle_copy: Path):
@@ -179,3 +237,29 @@ def test_overwrite_never_deletes_a_folder_that_is_no_bundle(tmp_path: Path):
     ):
         pytest.fail("the work must not begin")
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_table_of_latency_takes_the_place_of_the_one_of_its_machine(bundle_copy: Path):
+    (first,) = Bundle.open(bundle_copy).manifest.latency
+    elsewhere: dict[str, Any] = {"rows": [], "machine": {"cpu": "A", "cores": 8}}
+    again: dict[str, Any] = {"rows": [{"loops": 1}], "machine": first["machine"]}
+    assert with_latency(bundle_copy, elsewhere).latency == (first, elsewhere)
+    with_latency(bundle_copy, again)
+    opened = Bundle.open(bundle_copy)
+    assert opened.manifest.latency == (elsewhere, again)
+    assert [path.name for path in bundle_copy.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_bundle_of_version_1_becomes_one_of_this_version_when_a_table_is_added(
+    bundle_copy: Path,
+):
+    _as_version_1(bundle_copy)
+    with_latency(bundle_copy, {"rows": [], "machine": {"cpu": "A", "cores": 8}})
+    assert json.loads((bundle_copy / MANIFEST).read_text())["format_version"] == 2
+    assert Bundle.open(bundle_copy).loops == (1, 2)
+
+
+def test_what_k_1_to_4_of_the_shipped_policy_weighs_is_bounded():
+    bundle = Bundle.open(default_bundle())
+    total = bundle.bytes + (bundle.path / MANIFEST).stat().st_size
+    assert total < 1.1 * bundle.files["model.safetensors"].bytes + 1e6
