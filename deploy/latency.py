@@ -1,80 +1,121 @@
 """Time whole action chunks, fairly: each back end in a process of its own, arms in random order.
 
-An arm is a back end at one K. Runtimes in one process fight for cores with their thread pools
-(measured: p50 up to three times worse), so each lives in a child that computes only when asked.
-Arms take turns in short visits in a seeded random order, so that whatever else the machine does
-falls on all alike; no sample is removed. A chunk's time is from the observation's arrays in memory
-to the actions' array in memory, with the cut between `encode` and `denoise` noted.
+An arm is (back end, precision, K, steps, batch). Arms take turns in short visits: a round visits
+each once, in a seeded random order, so that whatever else the machine does falls on all alike, and
+two arms can be compared within a round. No sample is removed. What cannot run here is left with its
+reason. What is timed for comparison beside the back ends (`roofline_products`) takes turns with
+them.
 """
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from time import perf_counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from loopdit.deploy.backends import Backend, load_backend
-from loopdit.deploy.bundle import Bundle
-from loopdit.deploy.parity import backend_chunks
-from loopdit.deploy.probes import Probes
+from loopdit.deploy.backends.registry import FP32, KINDS
+from loopdit.deploy.bench_backend import COLUMNS, WALL, BackendFacts, TimedBackend, Workload
+from loopdit.deploy.bench_process import ChildProcess
+from loopdit.deploy.bench_statistics import summary
 from loopdit.errors import BundleError, LoopditError
 
-# Timed chunks in one visit, after one that is not timed: the caches held another arm's weights.
-_VISIT = 5
-_ANSWER_TIMEOUT_S = 600.0
+__all__ = ["Arm", "ArmResult", "Measured", "Missing", "Workload", "measure", "measure_arms"]
+
+VISIT = 5  # timed chunks in one visit, after one that is not timed
+Progress = Callable[[int, int], None]  # timed visits done, and in all
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What every arm computes. threads: None is each back end's default."""
+class Arm:
+    """One thing to time."""
 
-    bundle: str
-    probes: Probes
+    backend: str
+    precision: str
+    loops: int
     steps: int
-    batch: int = 1
-    threads: int | None = None
+    batch: int
+
+    @property
+    def process(self) -> tuple[str, str]:
+        """Arms that are equal in this share a process."""
+        return self.backend, self.precision
+
+    @property
+    def work(self) -> tuple[int, int, int]:
+        """What is computed, whoever computes it: loops, steps, batch."""
+        return self.loops, self.steps, self.batch
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a back end at a precision was not timed, or (loops, steps, batch) of it alone."""
+
+    backend: str
+    precision: str
+    reason: str
+    work: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm's samples: `encode_ms` and `denoise_ms` (R,), and its actions for the probes."""
+    """One arm's samples: `times_ms` (rounds, VISIT, PARTS), `joules` (rounds,) of a visit, and its
+    actions (N, H, A) for the probes. first_ms: the first chunk of this K, steps and batch."""
 
-    backend: str
-    device: str
-    precision: str
-    threads: int
-    loops: int
-    encode_ms: np.ndarray
-    denoise_ms: np.ndarray
+    arm: Arm
+    facts: BackendFacts
+    first_ms: float
+    times_ms: np.ndarray
+    joules: np.ndarray
+    rss_mib: float
     chunks: np.ndarray
 
-    @property
-    def chunk_ms(self) -> np.ndarray:
-        """Encode and denoise together (R,)."""
-        return self.encode_ms + self.denoise_ms
+    def chunk_ms(self, clock: str = WALL) -> np.ndarray:
+        """Whole chunks by one of the clocks in COLUMNS, (rounds, VISIT)."""
+        return self.times_ms[..., COLUMNS[clock]]
 
     def summary(self) -> dict[str, Any]:
         """The fields of a row of `bench.json` that come from timing."""
-        total = self.chunk_ms
         return {
-            "backend": self.backend,
-            "device": self.device,
-            "precision": self.precision,
-            "threads": self.threads,
-            "loops": self.loops,
-            "p50_ms": _round(np.percentile(total, 50)),
-            "p99_ms": _round(np.percentile(total, 99)),
-            "min_ms": _round(total.min()),
-            "max_ms": _round(total.max()),
-            "encode_p50_ms": _round(np.percentile(self.encode_ms, 50)),
-            "denoise_p50_ms": _round(np.percentile(self.denoise_ms, 50)),
-            "repetitions": len(total),
+            "backend": self.arm.backend,
+            "device": self.facts.device,
+            "precision": self.arm.precision,
+            "threads": self.facts.threads,
+            "loops": self.arm.loops,
+            "steps": self.arm.steps,
+            "batch": self.arm.batch,
+            **summary(self.times_ms),
+            "first_ms": round(self.first_ms, 3),
+            "load_ms": round(self.facts.load_ms, 1),
+            "rss_mib": round(self.rss_mib, 1),
+            "energy_mj": _millijoules(self.joules),
         }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything of one run. yardsticks: milliseconds (rounds, VISIT, COLUMNS) of what took turns
+    with the arms, by its name and work."""
+
+    results: list[ArmResult]
+    missing: list[Missing]
+    yardsticks: dict[tuple[str, tuple[int, int, int]], np.ndarray]
+
+
+@dataclass
+class _Turns:
+    """What is visited in each round, by its key: how, and what came of it."""
+
+    visits: dict[Any, Callable[[], Any]] = field(default_factory=dict[Any, Callable[[], Any]])
+    found: dict[Any, list[Any]] = field(default_factory=dict[Any, list[Any]])
+
+    def add(self, key: Any, visit: Callable[[], Any]) -> None:
+        self.visits[key] = visit
+        self.found[key] = []
+
+    def drop(self, key: Any) -> None:
+        self.visits.pop(key, None)
+        self.found.pop(key, None)
 
 
 def measure(
@@ -83,127 +124,116 @@ def measure(
     loops: Sequence[int],
     repetitions: int,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> list[ArmResult]:
-    """Every back end at every K, at least `repetitions` timed chunks each, in the order given.
+    """Float32 of every back end at every K, at least `repetitions` timed chunks each, in the order
+    given. Raises BundleError when one of them cannot run."""
+    arms = [Arm(name, FP32, k, workload.steps, workload.batch) for name in backends for k in loops]
+    measured = measure_arms(workload, arms, repetitions, seed, progress=progress)
+    for missing in measured.missing:
+        raise BundleError(missing.reason)
+    return measured.results
 
-    `progress` is told timed chunks done and in all. Raises BundleError when a back end cannot run.
+
+def measure_arms(
+    workload: Workload,
+    arms: Sequence[Arm],
+    repetitions: int,
+    seed: int,
+    yardsticks: Sequence[tuple[str, ChildProcess]] = (),
+    progress: Progress = lambda done, total: None,
+) -> Measured:
+    """At least `repetitions` timed chunks of every arm that can run here, in the order given.
+
+    `yardsticks`: children, by name, that answer `time` as a back end does, for each work there is.
+    Raises BundleError where a yardstick ends by itself.
     """
-    arms = [(name, k) for name in backends for k in loops]
-    visits = -(-repetitions // _VISIT)
-    samples: dict[tuple[str, int], list[np.ndarray]] = {arm: [] for arm in arms}
-    generator = np.random.default_rng(seed)
+    rounds = -(-repetitions // VISIT)
     with ExitStack() as stack:
-        children = {
-            name: stack.enter_context(closing(_BackendProcess(name, workload))) for name in backends
-        }
-        chunks = {arm: children[arm[0]].chunks(arm[1]) for arm in arms}  # warms every arm up, too
-        for visit in range(visits):
-            for turn, index in enumerate(generator.permutation(len(arms))):
-                arm = arms[int(index)]
-                samples[arm].append(children[arm[0]].time(arm[1], _VISIT))
-                progress((visit * len(arms) + turn + 1) * _VISIT, visits * len(arms) * _VISIT)
-        found: list[ArmResult] = []
-        for name, k in arms:
-            encode_ms, denoise_ms = np.concatenate(samples[name, k]).T
-            facts = children[name].facts
-            found.append(ArmResult(name, *facts, k, encode_ms, denoise_ms, chunks[name, k]))
-    return found
-
-
-class _BackendProcess:
-    """One back end in a child process, which computes only while a call to it waits."""
-
-    def __init__(self, backend: str, workload: Workload) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would share the runtimes' threads
-        self._backend = backend
-        self._connection, remote = context.Pipe()
-        self._process = context.Process(target=_child, args=(remote, backend, workload))
-        self._process.daemon = True
-        self._process.start()
-        remote.close()
-        try:
-            self.facts: tuple[str, str, int] = self._answer()
-        except BaseException:
-            self.close()
-            raise
-
-    def chunks(self, loops: int) -> np.ndarray:
-        """Actions for every probe, (N, H, A)."""
-        return self._call("chunks", loops)
-
-    def time(self, loops: int, repetitions: int) -> np.ndarray:
-        """Milliseconds of encode and denoise, (repetitions, 2), after one chunk untimed."""
-        return self._call("time", loops, repetitions)
-
-    def close(self) -> None:
-        """End the child; it exits by itself when its pipe closes."""
-        self._connection.close()
-        self._process.join(timeout=5)
-        if self._process.is_alive():
-            self._process.terminate()
-            self._process.join()
-
-    def _call(self, *request: Any) -> Any:
-        self._connection.send(request)
-        return self._answer()
-
-    def _answer(self) -> Any:
-        try:
-            if not self._connection.poll(_ANSWER_TIMEOUT_S):
-                raise BundleError(
-                    f"the {self._backend} process did not answer in {_ANSWER_TIMEOUT_S:g} s. "
-                    f"Leave it out of backends=, or give the machine some quiet."
-                )
-            answer = self._connection.recv()
-        except (EOFError, ConnectionResetError) as error:
-            self._process.join(timeout=5)
-            raise BundleError(
-                f"the {self._backend} process ended by itself (exit status "
-                f"{self._process.exitcode}; what it printed stands above). "
-                f"Leave it out of backends=, or free some memory."
-            ) from error
-        if isinstance(answer, LoopditError):
-            raise answer
-        return answer
-
-
-def _child(connection: Connection, name: str, workload: Workload) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the parent's to handle
-    try:
-        backend = load_backend(Bundle.open(workload.bundle), name, workload.threads)
-        connection.send((backend.device, backend.precision, backend.threads))
-        while True:
+        children, missing = _children(workload, arms, stack)
+        turns = _Turns()
+        warm: dict[Arm, tuple[float, np.ndarray]] = {}
+        for arm in arms:
+            child = children.get(arm.process)
+            if child is None:
+                continue
             try:
-                request = connection.recv()
-            except EOFError:
-                return
-            if request[0] == "chunks":
-                answer = backend_chunks(
-                    backend, workload.probes, request[1], workload.steps, workload.batch
-                )
-            else:
-                answer = _time_chunks(backend, workload, *request[1:])
-            connection.send(answer)
-    except LoopditError as error:
-        connection.send(error)
-    except BrokenPipeError:
-        return  # the parent was stopped: nobody is left to answer
+                warm[arm] = child.call("first", *arm.work), child.call("chunks", *arm.work)
+                turns.add(arm, _visit(child, arm.work))
+            except LoopditError as error:
+                missing.append(Missing(*arm.process, str(error), arm.work))
+        works = list(dict.fromkeys(arm.work for arm in warm))
+        for name, child in yardsticks:
+            for work in works:
+                turns.add((name, work), _visit(child, work))
+        missing += _take_turns(turns, rounds, np.random.default_rng(seed), progress)
+        results: list[ArmResult] = []
+        facts: dict[tuple[str, str], tuple[BackendFacts, float]] = {}
+        for arm in (arm for arm in arms if arm in turns.found):
+            if arm.process not in facts:
+                child = children[arm.process]
+                facts[arm.process] = child.call("facts"), child.call("rss_mib")
+            told, rss_mib = facts[arm.process]
+            first_ms, chunks = warm[arm]
+            times = np.stack([times for times, _ in turns.found[arm]])
+            joules = np.array([joules for _, joules in turns.found[arm]])
+            results.append(ArmResult(arm, told, first_ms, times, joules, rss_mib, chunks))
+        timed = {
+            key: np.stack([times for times, _ in found])
+            for key, found in turns.found.items()
+            if not isinstance(key, Arm)
+        }
+    return Measured(results, missing, timed)
 
 
-def _time_chunks(backend: Backend, workload: Workload, loops: int, repetitions: int) -> np.ndarray:
-    times = np.empty((repetitions, 2))
-    for i in range(-1, repetitions):
-        observation, noise = workload.probes.batch(i + 1, workload.batch)
-        began = perf_counter()
-        context = backend.encode(observation, loops)
-        encoded = perf_counter()
-        backend.denoise(context, noise, workload.steps)
-        done = perf_counter()
-        if i >= 0:
-            times[i] = 1e3 * (encoded - began), 1e3 * (done - encoded)
-    return times
+def _children(
+    workload: Workload, arms: Sequence[Arm], stack: ExitStack
+) -> tuple[dict[tuple[str, str], ChildProcess], list[Missing]]:
+    """A process for each back end and precision that can run here, and why the others cannot."""
+    children: dict[tuple[str, str], ChildProcess] = {}
+    missing: list[Missing] = []
+    for name, precision in dict.fromkeys(arm.process for arm in arms):
+        kind = KINDS[name]
+        reason = kind.unavailable()
+        if reason is None and precision not in kind.precisions:
+            reason = f"it has no {precision}, but {', '.join(kind.precisions)}"
+        if reason is None:
+            try:
+                child = ChildProcess(name, TimedBackend, workload, name, precision)
+                children[name, precision] = stack.enter_context(closing(child))
+            except LoopditError as error:
+                reason = str(error)
+        if reason is not None:
+            missing.append(Missing(name, precision, reason))
+    return children, missing
 
 
-def _round(milliseconds: Any) -> float:
-    return round(float(milliseconds), 4)
+def _visit(child: ChildProcess, work: tuple[int, int, int]) -> Callable[[], Any]:
+    return lambda: child.call("time", *work, VISIT)
+
+
+def _take_turns(
+    turns: _Turns, rounds: int, generator: np.random.Generator, progress: Progress
+) -> list[Missing]:
+    """Fill `turns.found`; an arm that fails on the way is dropped, and named."""
+    failed: list[Missing] = []
+    total = rounds * len(turns.visits)
+    for number in range(rounds):
+        keys = list(turns.visits)
+        for turn, index in enumerate(generator.permutation(len(keys))):
+            key = keys[int(index)]
+            try:
+                turns.found[key].append(turns.visits[key]())
+            except LoopditError as error:
+                if not isinstance(key, Arm):
+                    raise
+                failed.append(Missing(*key.process, str(error), key.work))
+                turns.drop(key)
+            progress(number * len(keys) + turn + 1, total)
+    return failed
+
+
+def _millijoules(joules: np.ndarray) -> float | None:
+    """Of one chunk: the median visit's."""
+    middle = float(np.median(joules))
+    return None if np.isnan(middle) else round(1e3 * middle / VISIT, 3)

@@ -62,7 +62,7 @@ def plan(config: DemoConfig, shipped: Bundle | None) -> list[Stage]:
         _evaluate(config, "policy=expert"),
     ]
     bench = ["policy-bench", f"bundle={bundle}", f"data={data}", f"out={config.out}"]
-    bench += [f"repetitions={config.repetitions}"]
+    bench += ["backends=[onnxruntime,torch]", f"repetitions={config.repetitions}"]
     stages = [
         Stage("A scripted expert records demonstrations", 30, [collect]),
         Stage("A looped DiT learns from them", 330, [train]),

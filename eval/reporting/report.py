@@ -97,7 +97,7 @@ def report_html(folder: Path) -> str:
         figures=figures(groups, controls),
         listed=listed,
         words=WORDS,
-        bench=bench["rows"] if bench else [],
+        bench=[row for row in bench["rows"] if "reason" not in row] if bench else [],
         machine=describe_machine(results),
         same_starts=len({tuple(row["seeds"]) for row in (*rows, *controls)}) == 1,
         first_held_out=FIRST_TEST_SEED,

@@ -139,7 +139,8 @@ def test_latency_of_the_back_ends_and_the_demos_commands_are_shown_where_they_li
 ):
     bench = {"backend": "onnxruntime", "device": "cpu", "precision": "fp32", "loops": 2}
     bench |= {"steps": 10, "batch": 1, "p50_ms": 3.21, "p99_ms": 4.56, "max_abs_error": 2e-6}
-    (folder / "bench.json").write_text(json.dumps({"rows": [bench]}))
+    missing = {"backend": "tensorrt", "precision": "fp32", "reason": "no GPU"}
+    (folder / "bench.json").write_text(json.dumps({"rows": [bench, missing]}))
     stages = [{"command": "policy-collect recipe=demo", "seconds": 61.4}]
     (folder / "demo.json").write_text(json.dumps({"seconds": 61, "stages": stages}))
     text = Page(report_html(folder)).text
