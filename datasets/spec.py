@@ -223,7 +223,8 @@ class PolicySpec:
             raise SpecMismatch(f"{mine} and {theirs} do not match: {shown}. {remedy}")
 
     def check_observation(self, observation: Observation) -> None:
-        """Raise ObservationError for the first missing, unknown, misshapen or mistyped tensor."""
+        """Raise ObservationError for the first missing, unknown, misshapen or mistyped tensor, and
+        for a `committed` that tells of no actions in flight."""
         declared = [t.name for t in self.observations]
         unknown = [name for name in observation if name not in declared]
         if unknown:
@@ -260,10 +261,29 @@ class PolicySpec:
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 where = np.argwhere(~np.isfinite(value))[0].tolist()
                 raise ObservationError(f"{tensor.name} is not finite at index {where}.")
+            if tensor.name == COMMITTED:
+                _check_committed(value[:, -1])
 
 
 # What a spec may leave out, and what that means.
 _OPTIONAL: dict[str, Any] = {"history": 1, "chunk_from": FROM_OBSERVATION, "optional": []}
+
+
+def _check_committed(there: np.ndarray) -> None:
+    """Raise ObservationError unless `there` (D,), the last column of `committed`, is some ones and
+    then zeros: the one of them that a policy would look at decides what it plans from."""
+    form = "Send the actions in flight from row 0 on, each followed by 1, and zeros behind them."
+    odd = np.flatnonzero((there != 0) & (there != 1))
+    if odd.size:
+        raise ObservationError(
+            f"{COMMITTED} says {there[odd[0]]:g} at the end of row {odd[0]}, where 1 is an action "
+            f"in flight and 0 none. {form}"
+        )
+    holes = np.flatnonzero(np.diff(there) > 0)
+    if holes.size:
+        raise ObservationError(
+            f"{COMMITTED} has no action in row {holes[0]} and one in row {holes[0] + 1}. {form}"
+        )
 
 
 def _period(data: Mapping[str, Any]) -> float:

@@ -23,14 +23,14 @@ class ErrorCode(StrEnum):
 
     VERSION = "VERSION"  # no protocol version in common
     SPEC_MISMATCH = "SPEC_MISMATCH"  # the client expects another policy's spec
-    MALFORMED = "MALFORMED"  # not a message of this protocol
+    MALFORMED = "MALFORMED"  # not a message of this protocol, or a `committed` with holes
     UNKNOWN_KIND = "UNKNOWN_KIND"  # a well-formed message of a kind not served
     TOO_BIG = "TOO_BIG"  # more tensors or bytes than the server takes
     UNKNOWN = "UNKNOWN"  # a tensor the policy does not take, or one it lacks
     SHAPE = "SHAPE"  # a tensor's shape, or its bytes against its shape
     DTYPE = "DTYPE"  # a tensor's dtype
     NONFINITE = "NONFINITE"  # NaN or infinity in an observation
-    UNSUPPORTED = "UNSUPPORTED"  # loops or steps that the server does not offer
+    UNSUPPORTED = "UNSUPPORTED"  # loops, steps or a task that the server does not offer
     NO_SESSION = "NO_SESSION"  # say HELLO first (again, after a restart)
     STALE_EPOCH = "STALE_EPOCH"  # from before a reset
     REPLAYED = "REPLAYED"  # a seq that was already used

@@ -8,7 +8,7 @@ from loopdit.errors import ObservationError
 
 
 def check_observation(spec: PolicySpec, observation: Observation) -> None:
-    """Raise WireError(UNKNOWN, SHAPE, DTYPE or NONFINITE) naming the first wrong tensor."""
+    """Raise WireError(UNKNOWN, SHAPE, DTYPE, NONFINITE or MALFORMED) naming what is wrong."""
     try:
         spec.check_observation(observation)
     except ObservationError as fault:
@@ -31,4 +31,4 @@ def _code_of_fault(spec: PolicySpec, observation: Observation) -> ErrorCode:
             return ErrorCode.DTYPE
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             return ErrorCode.NONFINITE
-    raise AssertionError("the spec refused an observation for a reason that has no code here.")
+    return ErrorCode.MALFORMED  # each tensor for itself is one that the policy takes

@@ -44,4 +44,6 @@ class ObservationHistory:
         if self._steps == 1:
             return latest
         rows = [self._kept[0]] * (self._steps - len(self._kept)) + [*self._kept]
-        return {name: np.stack([row[name] for row in rows]) for name in latest}
+        # A camera that was missing in one of them is missing in all: a policy masks it as a whole.
+        there = [name for name in latest if all(name in row for row in rows)]
+        return {name: np.stack([row[name] for row in rows]) for name in there}

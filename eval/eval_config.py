@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from loopdit.command import option
+from loopdit.deploy.backends import BACKEND_NAMES
 from loopdit.deploy.chunk_execution import EXECUTIONS, require_execution
 from loopdit.deploy.dispatcher import MAX_STEPS
+from loopdit.deploy.manifest import FP32, PRECISIONS
 from loopdit.envs.registry import ENV_NAMES
 from loopdit.envs.variation import FORMS as VARIATIONS
 from loopdit.envs.variation import parse_variation
@@ -18,9 +20,9 @@ from loopdit.eval.rollouts.faults import FORMS as FAULTS
 from loopdit.eval.rollouts.faults import parse_faults
 from loopdit.eval.rollouts.policy_sources import SHIPPED
 from loopdit.eval.runs.pools import LAUNCHER_HELP, require_launcher
-from loopdit.eval.seeds import EVALUATION_PURPOSES, FIRST_TEST_SEED, require_purpose
+from loopdit.eval.seeds import EVALUATION_PURPOSES, SEEDS, require_purpose
 
-AUTO = "auto"
+AUTO = "auto"  # of backend= as of episodes=
 # Least and most; a server does not do more denoising steps either.
 _WHOLE = {"loops": (1, None), "steps": (0, MAX_STEPS), "execute_horizon": (1, None)}
 
@@ -68,7 +70,9 @@ class EvalConfig:
         50, "rollouts under each condition, or auto: until the conditions are told apart"
     )
     max_episodes: int = option(400, "where episodes=auto ends undecided")
-    seed: int = option(FIRST_TEST_SEED, "first seed; see purpose=")
+    seed: int | None = option(
+        None, "first seed; null: the first for the purpose, 900000 or 800000 for selection"
+    )
     purpose: str = option(
         "test", "what the seeds are for: test, or selection (to choose a checkpoint or an option)"
     )
@@ -79,6 +83,12 @@ class EvalConfig:
     launcher: str = option("processes", LAUNCHER_HELP)
     videos: int = option(0, "videos of each condition, a success and a failure in turn")
     image_size: int = option(0, "height and width of frames, pixels; 0 is what the policy wants")
+    backend: str = option(
+        AUTO, f"what computes a bundle, in this process: {AUTO}, {', '.join(BACKEND_NAMES)}"
+    )
+    precision: str = option(
+        FP32, f"what it computes in, of those that backend= has: {', '.join(PRECISIONS)}"
+    )
     bundle: str = option("", "bundle whose shape policy=untrained takes; empty: the shipped one")
     data: str = option("", "episode store that policy=replay plays")
     openpi_keys: str = option(
@@ -89,7 +99,9 @@ class EvalConfig:
     append: bool = option(False, "add to the results at out=, replacing rows measured again")
 
     def __post_init__(self) -> None:
-        least = {"seed": 0, "videos": 0, "workers": 0, "image_size": 0, "max_episodes": 1}
+        if self.seed is not None and self.seed < 0:
+            raise ConfigError(f"seed={self.seed} must be at least 0.")
+        least = {"videos": 0, "workers": 0, "image_size": 0, "max_episodes": 1}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {value}.")
@@ -102,7 +114,12 @@ class EvalConfig:
         if not self.out:
             raise ConfigError("out= is empty. Name a folder for the results, such as outputs/eval.")
         self._require_lists()
-        require_purpose(self.seed, self.most_episodes, self.purpose)
+        require_purpose(self.first_seed, self.most_episodes, self.purpose)
+
+    @property
+    def first_seed(self) -> int:
+        """The first of the seeds that are run."""
+        return SEEDS[self.purpose].start if self.seed is None else self.seed
 
     @property
     def sequential(self) -> bool:

@@ -9,7 +9,8 @@ guessed in one denoising step from the starting noise (every depth is an exit), 
 is the depth at which the chunk is then denoised: RD-VLA's rule (arXiv 2602.07845), with a mean over
 the chunk's numbers in the place of their sum, so that a threshold does not depend on the horizon.
 Its "state" form asks the same of what the action tokens are given of the observation, the values
-v_k of a loop: |v_k - v_(k-1)|^2 < threshold |v_(k-1)|^2. It needs no guess.
+v_k of a loop: |v_k - v_(k-1)|^2 < threshold |v_(k-1)|^2, over the tokens that are attended to: not
+those of a missing camera. It needs no guess.
 
 Threshold 0 never stops, infinity stops at the second loop. Each observation of a batch stops by
 itself. A batch is encoded until its last one stops, and denoised in groups of equal depth; at batch
@@ -151,6 +152,8 @@ def _depths(
             if before is not None:
                 change = (state - before).square().flatten(1).mean(1)
         else:
+            if mask is not None:  # (B, N)
+                loop_values = loop_values * mask[:, None, :, None].to(loop_values.dtype)
             state = loop_values.transpose(0, 1).flatten(1)  # (B, blocks * heads * N * d)
             if before is not None:
                 change = (state - before).square().sum(1) / before.square().sum(1)

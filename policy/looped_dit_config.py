@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loopdit.command import option, require_choice
+from loopdit.command import option, require_choice, require_effect
 from loopdit.errors import ConfigError
 from loopdit.policy.block import HEAD_SIZE
 from loopdit.policy.encoders.vocabulary import (
@@ -97,6 +97,17 @@ class LoopedDiTConfig:
                 f"policy.in_flight={self.in_flight} must be from 0 to below "
                 f"policy.action_horizon={self.action_horizon}."
             )
+
+    def require_effect(self) -> None:
+        """Raise ConfigError for an option that was given and does nothing beside the others. Not
+        asked of a checkpoint, which is read whatever it was trained with."""
+        if self.instruction == NO_INSTRUCTION:
+            told = f"policy.instruction={WORDS} or {TASK}"
+            require_effect(self, ("instructions",), told, "policy.")
+        if not self.encoder.startswith("pretrained:"):
+            encoder = "policy.encoder=pretrained:NAME"
+            require_effect(self, ("encoder_frozen", "backbone"), encoder, "policy.")
+        self.objective.require_effect()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "LoopedDiTConfig":

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.windows import WindowSampler
-from loopdit.errors import LoopditError
+from loopdit.deploy.manifest import MANIFEST as BUNDLE_FILE
+from loopdit.errors import ConfigError, LoopditError
 from loopdit.policy.checkpoint import load_checkpoint
 from loopdit.policy.depth_calibration import ADAPTIVE_DEPTH, calibrate, save_calibration
 from loopdit.policy.looped_policy import LoopedPolicy
@@ -41,6 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
+        _require_checkpoint(options.checkpoint)
         loaded = load_checkpoint(options.checkpoint)
         store = EpisodeStore.open(options.store)
         loaded.policy.spec.recorded.require_equal(
@@ -62,6 +64,15 @@ def main() -> None:
         f"{options.checkpoint / ADAPTIVE_DEPTH}: {found.measure}:{found.threshold:.6g} takes "
         f"{found.mean_loops:.3f} loops on average of {found.observations} observations ({shares})\n"
     )
+
+
+def _require_checkpoint(path: Path) -> None:
+    """A bundle has a checkpoint in it, and graphs that run all K loops: it can stop at none."""
+    if path.is_file() or (path / BUNDLE_FILE).exists():
+        raise ConfigError(
+            f"{path} is a bundle, whose graphs do not stop between two loops. Calibrate the "
+            f"checkpoint that it was exported from."
+        )
 
 
 def _observations(

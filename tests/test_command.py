@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import loopdit.configs
+from loopdit.command import option, require_effect
+from loopdit.errors import ConfigError
 
 TOY = Path(__file__).parent / "toy_command.py"
 CONFIG = "defaults:\n  - schema\n  - optional recipe: null\n  - _self_\n"
@@ -245,3 +248,27 @@ def test_an_interrupted_command_says_so_and_exits_130(folder: Path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "policy-toy: stopped.\n")
+
+
+@dataclass(frozen=True)
+class Served:
+    port: int = option(5555, "the port")
+    names: list[str] = option(["a"], "some names")
+    quiet: bool = option(False, "say nothing")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Served(port=1), r"serve\.port=1 does nothing without serve=true\. Give that, too, or"),
+        (Served(names=["b"]), r"serve\.names=\['b'\] does nothing"),
+        (Served(quiet=True), r"serve\.quiet=true does nothing"),
+    ],
+)
+def test_an_option_without_effect_is_refused_where_it_differs_from_its_default(
+    given: Served, said: str
+):
+    with pytest.raises(ConfigError, match=said):
+        require_effect(given, ("port", "names", "quiet"), "serve=true", "serve.")
+    require_effect(Served(), ("port", "names", "quiet"), "serve=true", "serve.")
+    require_effect(given, (), "serve=true", "serve.")

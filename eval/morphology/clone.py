@@ -88,6 +88,7 @@ class CloneConfig:
                 f"execute={self.execute} is not within a chunk: use 1 to "
                 f"policy.horizon={self.policy.horizon}."
             )
+        self.objective.require_effect()
         if len(self.envs) > self.policy.robots or len(set(self.envs)) < len(self.envs):
             raise ConfigError(
                 f"envs={','.join(self.envs)} names a runner twice, or more than "

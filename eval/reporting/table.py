@@ -7,6 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from loopdit.eval.rollouts.condition import Condition
 from loopdit.eval.statistics.matching import varying
 
 Row = dict[str, Any]
@@ -25,8 +26,14 @@ def policy_text(row: Row) -> str:
 
 
 def loops_text(row: Row) -> str:
-    """ "3", or a dash for a policy without a dial."""
-    return _NOTHING if row["loops"] is None else str(row["loops"])
+    """ "3"; "2.41 of 3", the mean, where each chunk took as many as it needed; or a dash for a
+    policy without a dial."""
+    if row["loops"] is None:
+        return _NOTHING
+    mean = row.get("mean_loops")
+    if row.get("adaptive", Condition.adaptive) == Condition.adaptive or mean is None:
+        return str(row["loops"])
+    return f"{mean:.2f} of {row['loops']}"
 
 
 def success_text(row: Row) -> str:

@@ -2,6 +2,7 @@
 
     none                    frozen     stands still from a random step of the first quarter of
     frozen[:CAMERA]                    the longest episode on
+    missing:CAMERA          missing    not there at all, for policies that can do without it
     black[:CAMERA]          black      all zeros
     dropped:P[:CAMERA]      dropped    each frame is lost with chance P, and the last one shown
     delayed:N[:CAMERA]      delayed    the frame of N control steps ago, or the first one
@@ -21,10 +22,10 @@ import numpy as np
 from loopdit.datasets.spec import IMAGE_PREFIX, PROPRIO, Observation, PolicySpec
 from loopdit.errors import ConfigError
 
-NONE = "none"
+NONE, MISSING = "none", "missing"
 FORMS = (
-    "none, frozen[:CAMERA], black[:CAMERA], dropped:P[:CAMERA], delayed:N[:CAMERA], "
-    "proprio-noise:SD, or several joined by +"
+    "none, frozen[:CAMERA], missing:CAMERA, black[:CAMERA], dropped:P[:CAMERA], "
+    "delayed:N[:CAMERA], proprio-noise:SD, or several joined by +"
 )
 # Sets these draws apart from the environment's, which come from the seed itself.
 _STREAM = 4
@@ -60,6 +61,27 @@ def require_cameras(faults: Sequence[Fault], spec: PolicySpec) -> None:
                 f"fault={fault.kind} names the camera {fault.camera!r}. The cameras are: "
                 f"{', '.join(known)}."
             )
+
+
+def require_dispensable(faults: Sequence[Fault], spec: PolicySpec | None) -> None:
+    """Raise ConfigError where a camera is missing that a policy of this spec cannot do without;
+    None is of a policy that says nothing of what it takes."""
+    missing = {f"{IMAGE_PREFIX}{fault.camera}" for fault in faults if fault.kind == MISSING}
+    if not missing:
+        return
+    optional = () if spec is None else spec.optional
+    needed = sorted(name.removeprefix(IMAGE_PREFIX) for name in missing.difference(optional))
+    if needed:
+        raise ConfigError(
+            f"fault={MISSING}:{needed[0]} takes away a camera that this policy cannot do without. "
+            f"Evaluate one that was trained with policy.optional_cameras=true, or use "
+            f"fault=black:{needed[0]}."
+        )
+    if missing.issuperset(optional):
+        raise ConfigError(
+            f"fault={'+'.join(f'{f.kind}:{f.camera}' for f in faults if f.kind == MISSING)} takes "
+            f"away every camera, and a policy needs one of them. Leave one out."
+        )
 
 
 class EpisodeFaults:
@@ -115,6 +137,8 @@ class _CameraFault:
     def apply(self, observation: Observation, step: int) -> Observation:
         if self._name not in observation:
             return observation
+        if self._fault.kind == MISSING:
+            return {name: value for name, value in observation.items() if name != self._name}
         return {**observation, self._name: self._shown(observation[self._name], step)}
 
     def _shown(self, frame: np.ndarray, step: int) -> np.ndarray:
@@ -145,9 +169,10 @@ def _parse(part: str, text: str) -> Fault:
         amount = _number(rest.pop(0)) if rest else math.nan
     limits = {"dropped": 1.0}
     whole = kind != "delayed" or amount == math.floor(amount if math.isfinite(amount) else 0.5)
-    known = kind in ("frozen", "black", *_WITH_AMOUNT) and 0 <= amount <= limits.get(kind, 1e6)
-    cameras = 0 if kind == "proprio-noise" else 1
-    if not (known and whole and len(rest) <= cameras and all(rest)):
+    kinds = ("frozen", "black", MISSING, *_WITH_AMOUNT)
+    known = kind in kinds and 0 <= amount <= limits.get(kind, 1e6)
+    least, most = int(kind == MISSING), int(kind != "proprio-noise")  # cameras that are named
+    if not (known and whole and least <= len(rest) <= most and all(rest)):
         raise ConfigError(f"fault={text}: {part!r} is unknown. Use: {FORMS}.")
     return Fault(kind, amount, rest[0] if rest else "")
 

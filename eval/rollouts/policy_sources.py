@@ -2,7 +2,7 @@
 
 tcp://HOST:PORT      a policy server, over the wire
 openpi://HOST:PORT   an openpi server, over its own
-FOLDER               a bundle or a training checkpoint, in this process
+FOLDER, BUNDLE.zip   a bundle or a training checkpoint, in this process
 shipped              the bundle that comes with loopdit
 untrained            the model of bundle= (or of a checkpoint), random weights
 replay               training actions from data=
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.store import EpisodeStore
-from loopdit.deploy.backends import load_backend
+from loopdit.deploy.backends import AUTO, load_backend
 from loopdit.deploy.bundle import Bundle, default_bundle, model_id
 from loopdit.deploy.client import PolicyClient
-from loopdit.deploy.manifest import MANIFEST
+from loopdit.deploy.manifest import FP32, MANIFEST
 from loopdit.deploy.served_bundle import ServedBundle
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
@@ -68,7 +68,8 @@ class PolicySource:
     kind: "served", "openpi", "bundle", "checkpoint" or one of BASELINES. spec: None fits every
     environment. loops: the depths it offers, none without a dial. steps: its default denoising
     steps, 0 without. make: the rollout policy for an environment at (loops, steps). adaptive: the
-    same by a rule of `depth`, where loops are the most; None where every chunk takes K.
+    same by a rule of `depth`, where loops are the most; None where every chunk takes K. backend,
+    precision: what computes a bundle; None where something else does.
     """
 
     kind: str
@@ -78,6 +79,8 @@ class PolicySource:
     steps: int
     make: Make
     adaptive: Callable[[str], Make] | None = None
+    backend: str | None = None
+    precision: str | None = None
 
     def policy(self, env: Environment, condition: Condition) -> RolloutPolicy:
         """One that drives `env` under `condition`. Raises ConfigError for a policy whose depth
@@ -111,13 +114,25 @@ class PolicySource:
 
 @contextmanager
 def open_policy(
-    name: str, bundle: str, data: str, openpi_keys: str = ""
+    name: str,
+    bundle: str,
+    data: str,
+    openpi_keys: str = "",
+    backend: str = AUTO,
+    precision: str = FP32,
 ) -> Generator[PolicySource]:
     """Open what `policy=` names; `bundle` and `data` are folders that some of them need, and
     `openpi_keys` what an openpi server calls observations (see `openpi_policy.parse_keys`).
+    `backend` and `precision` are those of a bundle (see `load_backend`).
 
-    Raises ConfigError for an unknown name, and whatever opening a server, bundle or store raises.
+    Raises ConfigError for an unknown name or a choice that it does not leave, and whatever opening
+    a server, bundle or store raises.
     """
+    if (backend, precision) != (AUTO, FP32) and not _is_bundle(name):
+        raise ConfigError(
+            f"backend={backend} precision={precision} say what computes a bundle in this process, "
+            f"and policy={name} is none. Name a bundle, or leave them out."
+        )
     if name.startswith(WIRE_SCHEMES):
         with PolicyClient(name, timeout_s=_CONNECT_S) as client:
             client.timeout_s = _TIMEOUT_S
@@ -128,7 +143,7 @@ def open_policy(
     elif name == "untrained":
         yield _untrained(bundle or str(default_bundle()))
     elif name == SHIPPED:
-        yield _bundle(str(default_bundle()))
+        yield _bundle(str(default_bundle()), backend, precision)
     elif name == "replay":
         yield _replay(_required(data, "policy=replay needs data=STORE"))
     elif name == "expert":
@@ -142,7 +157,7 @@ def open_policy(
     elif _is_checkpoint(name):
         yield _checkpoint(name)
     elif name and Path(name).exists():
-        yield _bundle(name)
+        yield _bundle(name, backend, precision)
     else:
         known = ", ".join((SHIPPED, *BASELINES))
         raise ConfigError(
@@ -189,9 +204,10 @@ def _openpi(client: "OpenPiClient", keys: str) -> PolicySource:
     )
 
 
-def _bundle(path: str) -> PolicySource:
+def _bundle(path: str, backend: str, precision: str) -> PolicySource:
     opened = Bundle.open(path)
-    model = ServedBundle(opened, load_backend(opened))
+    loaded = load_backend(opened, backend, precision=precision)
+    model = ServedBundle(opened, loaded)
     model.warm_up()
     return PolicySource(
         kind="bundle",
@@ -200,6 +216,8 @@ def _bundle(path: str) -> PolicySource:
         loops=opened.loops,
         steps=opened.steps,
         make=_with_dial(in_process(model), opened.spec),
+        backend=loaded.name,
+        precision=loaded.precision,
     )
 
 
@@ -240,20 +258,28 @@ def _calibrated(folder: str, weights_sha256: str) -> StoppingRule:
 
 def _untrained(path: str) -> PolicySource:
     _one_thread()
-    opened = _checkpoint(path) if _is_checkpoint(path) else Bundle.open(path)
+    if _is_checkpoint(path):
+        opened, folder = _checkpoint(path), path
+    else:
+        opened = Bundle.open(path)
+        folder = str(opened.path)
     return PolicySource(
         kind="untrained",
         spec=opened.spec,
         model_id=None,
         loops=opened.loops,
         steps=opened.steps,
-        make=_with_dial(untrained_twin(path, _UNTRAINED_SEED), opened.spec),
+        make=_with_dial(untrained_twin(folder, _UNTRAINED_SEED), opened.spec),
     )
 
 
 def _is_checkpoint(path: str) -> bool:
     """Whether this is a training's folder; a bundle has a checkpoint in it, too."""
     return Path(path, "checkpoint.json").exists() and not Path(path, MANIFEST).exists()
+
+
+def _is_bundle(name: str) -> bool:
+    return name == SHIPPED or (Path(name).exists() and not _is_checkpoint(name))
 
 
 def _one_thread() -> None:

@@ -10,14 +10,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Self, cast
 
+from loopdit.deploy.backends import AUTO
 from loopdit.deploy.chunk_execution import ChunkExecution, make_execution
+from loopdit.deploy.manifest import FP32
 from loopdit.deploy.messages import ErrorCode, WireError
 from loopdit.errors import ConfigError, LoopditError, ServerError
 from loopdit.eval.environment import Environment, EnvironmentGone
 from loopdit.eval.open_env import DEFAULT_IMAGE_SIZE, open_env
 from loopdit.eval.rollouts.condition import Condition
 from loopdit.eval.rollouts.delays import Delay, parse_delay
-from loopdit.eval.rollouts.faults import parse_faults, require_cameras
+from loopdit.eval.rollouts.faults import parse_faults, require_cameras, require_dispensable
 from loopdit.eval.rollouts.policies import require_model
 from loopdit.eval.rollouts.policy_sources import PolicySource, open_policy
 from loopdit.eval.rollouts.rollout import Rollout, RolloutPolicy, rollout
@@ -37,6 +39,8 @@ class Setup:
     bundle: str = ""
     data: str = ""
     openpi_keys: str = ""
+    backend: str = AUTO
+    precision: str = FP32
 
 
 def start_runner(setup: Setup, model_id: str | None) -> Callable[[Job], Episode]:
@@ -62,7 +66,14 @@ class EpisodeRunner:
         self._envs: dict[tuple[float, str], Environment] = {}
         self._delays: dict[str, Delay] = {}
         self.source: PolicySource = self._stack.enter_context(
-            open_policy(setup.policy, setup.bundle, setup.data, setup.openpi_keys)
+            open_policy(
+                setup.policy,
+                setup.bundle,
+                setup.data,
+                setup.openpi_keys,
+                setup.backend,
+                setup.precision,
+            )
         )
         self._sources = {"": self.source}
 
@@ -94,7 +105,9 @@ class EpisodeRunner:
     def require_condition(self, condition: Condition) -> None:
         """Raise what would keep a rollout under `condition` from beginning."""
         env = self.env(condition.rate_hz, condition.variation)
-        require_cameras(parse_faults(condition.fault), env.policy_spec)
+        faults = parse_faults(condition.fault)
+        require_cameras(faults, env.policy_spec)
+        require_dispensable(faults, self.source.spec)
         _execution(condition, self.source.policy(env, condition))
 
     def possible_controls(self) -> list[str]:

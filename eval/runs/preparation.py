@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from loopdit.datasets.store import EpisodeStore
-from loopdit.deploy.bundle import MANIFEST, default_bundle
+from loopdit.deploy.backends import AUTO
+from loopdit.deploy.bundle import Bundle, default_bundle
+from loopdit.deploy.manifest import FP32, MANIFEST
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
 from loopdit.eval.eval_config import EvalConfig
@@ -21,7 +23,7 @@ from loopdit.eval.rollouts.policy_sources import SHIPPED, PolicySource
 from loopdit.eval.runs.episode_runner import EpisodeRunner, Setup
 from loopdit.eval.runs.plan import Plan, combinations, controls_of
 from loopdit.eval.runs.sequential_run import require_comparable
-from loopdit.eval.seeds import require_unseen, trained_seeds
+from loopdit.eval.seeds import require_unseen, trained_envs, trained_seeds
 from loopdit.machine import machine_and_versions
 
 _CHECKPOINT = "checkpoint.json"
@@ -45,6 +47,8 @@ def setup_of(config: EvalConfig) -> Setup:
         bundle=config.bundle,
         data=config.data,
         openpi_keys=config.openpi_keys,
+        backend=config.backend,
+        precision=config.precision,
     )
 
 
@@ -72,7 +76,7 @@ def prepare(config: EvalConfig, runner: EpisodeRunner) -> Prepared:
         versions={"loopdit": machine_and_versions()["versions"]["loopdit"]},
         conditions=conditions,
         controls=controls_of(conditions, names),
-        first_seed=config.seed,
+        first_seed=config.first_seed,
         episodes=config.most_episodes,
         sequential=config.sequential,
     )
@@ -82,6 +86,8 @@ def prepare(config: EvalConfig, runner: EpisodeRunner) -> Prepared:
         "kind": source.kind,
         "label": config.label,
         "model_id": source.model_id,
+        "backend": source.backend,
+        "precision": source.precision,
         "instruction": env.instruction,
         "stages": env.stages,
         "simulator": env.simulator,
@@ -96,7 +102,7 @@ def prepare(config: EvalConfig, runner: EpisodeRunner) -> Prepared:
 def require_not_demonstrated(config: EvalConfig) -> None:
     """Raise ConfigError where a seed is one that the policy is known to have learned from."""
     for name, trained in _demonstrated(config).items():
-        require_unseen(config.seed, config.most_episodes, trained, name)
+        require_unseen(config.first_seed, config.most_episodes, trained, name)
 
 
 def _require_shipped_for(config: EvalConfig) -> None:
@@ -106,11 +112,11 @@ def _require_shipped_for(config: EvalConfig) -> None:
         return
     require_known(config.env)
     provenance = _provenance(Path(default_bundle()) / MANIFEST)
-    learned = provenance.get("data_provenance", {}).get("settings", {}).get("env", config.env)
-    if learned != config.env:
+    learned = trained_envs(provenance)
+    if learned and config.env not in learned:
         raise ConfigError(
-            f"the shipped policy has learned {learned}, not env={config.env}. Name the policy to "
-            f"evaluate: policy=expert, or a bundle or checkpoint of yours."
+            f"the shipped policy has learned {', '.join(learned)}, not env={config.env}. Name the "
+            f"policy to evaluate: policy=expert, or a bundle or checkpoint of yours."
         )
 
 
@@ -129,7 +135,9 @@ def _require_different(period_s: Mapping[float, float]) -> None:
 def _identity(config: EvalConfig, source: PolicySource) -> dict[str, Any]:
     """What names the policy: a model by its id, wherever it is; others by the user's words."""
     if source.model_id is not None:
-        return {"kind": source.kind, "model_id": source.model_id}
+        chosen = (config.backend, config.precision) != (AUTO, FP32)
+        computed = {"backend": source.backend, "precision": source.precision} if chosen else {}
+        return {"kind": source.kind, "model_id": source.model_id, **computed}
     said = {"policy": config.policy, "bundle": config.bundle, "data": config.data}
     return {"kind": source.kind, **said}
 
@@ -153,6 +161,8 @@ def _demonstrated(config: EvalConfig) -> dict[str, list[int]]:
         seeds = (record.seed for record in store.episodes)
         found[f"data={config.data}"] = [seed for seed in seeds if seed is not None]
     folder = Path(default_bundle() if config.policy == SHIPPED else config.policy)
+    if folder.is_file():  # a bundle in one file
+        folder = Bundle.open(folder).path
     for path in (folder / MANIFEST, folder / _CHECKPOINT):
         if path.is_file():
             learned = _provenance(path)

@@ -52,9 +52,9 @@ def observation_loops(policy: LoopedPolicy, observation: Mapping[str, Tensor]) -
         )
     with torch.no_grad():
         tokens, mask = model.observation_tokens(policy.normalized(observation))
-        clean = torch.full((1,), CLEAN, device=tokens.device)
-        condition = model.condition(clean)
-        modulations = [block.modulate(condition) for block in model.stack]
+    # With a gradient, where the policy is being trained: a step is a function of these, too.
+    condition = model.condition(torch.full((1,), CLEAN, device=tokens.device))
+    modulations = [block.modulate(condition) for block in model.stack]
     bias = None if mask is None else mask[:, None, None]
 
     def step(state: Tensor, loop: int) -> Tensor:

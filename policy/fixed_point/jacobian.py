@@ -63,15 +63,20 @@ def jacobian_penalty(
     normal vectors v: |J|^2 is the mean of |v J|^2. The penalty at `state` is of the map, not of how
     the state came to be, so no gradient flows into `state`.
     """
+    total = torch.zeros((), dtype=state.dtype, device=state.device)
+    for _ in range(probes):
+        probe = torch.randn(state.shape, generator=generator).to(state)
+        total = total + probed_penalty(function, state, probe)
+    return total / probes
+
+
+def probed_penalty(function: Callable[[Tensor], Tensor], state: Tensor, probe: Tensor) -> Tensor:
+    """`jacobian_penalty` by one standard normal `probe`, of the shape of state and image."""
     state = state.detach().requires_grad_()
     with torch.enable_grad(), differentiable_attention():
         value = function(state)
-        total = torch.zeros((), dtype=state.dtype, device=state.device)
-        for _ in range(probes):
-            probe = torch.randn(value.shape, generator=generator).to(value)
-            (product,) = torch.autograd.grad(value, state, probe, create_graph=True)
-            total = total + product.square().mean()
-    return total / probes
+        (product,) = torch.autograd.grad(value, state, probe, create_graph=True)
+        return product.square().mean()
 
 
 def _linearised(

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from loopdit.command import option, require_choice
+from loopdit.command import option, require_choice, require_effect
 from loopdit.errors import ConfigError
 
 _CHOICES = {
@@ -45,3 +45,7 @@ class LoopConfig:
             raise ConfigError(
                 f"exits={self.exits} and halting={self.halting} exclude each other. Give one."
             )
+        if self.exits == "none" and self.halting == "none":
+            require_effect(self, ("ponder",), "exits=global or token, or halting=token")
+        if self.halting == "none":
+            require_effect(self, ("halt_at",), "halting=token")

@@ -7,6 +7,7 @@ with: a single exit drawn at random and the deepest, which teaches it; the paper
 which deepens as training goes on. Which exits there are says the model (`LoopedDiTConfig.depths`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loopdit.command import option, require_choice
+from loopdit.command import option, require_choice, require_effect
 from loopdit.errors import ConfigError
 from loopdit.policy.objectives.objective import Objective, squared_error
 
@@ -34,6 +35,11 @@ class DepthConfig:
     truncate: int = option(
         0, "how many of the last loops carry gradient, where one depth is trained; 0 = all"
     )
+    contract: float = option(
+        0.0,
+        "weight of a penalty on how much the last loop amplifies its state, with "
+        "policy.injection=true; 0 = none",
+    )
 
     def __post_init__(self) -> None:
         require_choice("depth.mode", self.mode, _MODES)
@@ -42,10 +48,15 @@ class DepthConfig:
         for name, least in (("stage", 1), ("truncate", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"depth.{name}={getattr(self, name)} must be {least} or more.")
+        if not 0 <= self.contract < math.inf:
+            raise ConfigError(f"depth.contract={self.contract} must be 0 or more, and finite.")
+        if self.mode != CURRICULUM:
+            require_effect(self, ("stage",), f"depth.mode={CURRICULUM}", "depth.")
 
     def require_trains(self, depths: range, steps: int) -> None:
         """Raise ConfigError where `steps` steps would leave one of the depths untrained, to be
-        served all the same: a curriculum that ends too soon, or gradient that is cut before it."""
+        served all the same: a curriculum that ends too soon, or gradient that is cut before it;
+        and where nothing would be cut."""
         reached = depths[0] + (steps - 1) // self.stage
         if self.mode == CURRICULUM and reached < depths[-1]:
             shorter = max(1, steps // (len(depths) + 1))
@@ -59,6 +70,11 @@ class DepthConfig:
                 f"depth.truncate={self.truncate} leaves the exits before the last loops without "
                 f"gradient, and depth.mode={self.mode} trains them. Use mode={CURRICULUM}, or one "
                 f"depth by policy.min_loops={depths[-1]}, or leave truncate out."
+            )
+        if self.truncate >= depths[-1]:
+            raise ConfigError(
+                f"depth.truncate={self.truncate} cuts nothing: the model has {depths[-1]} "
+                f"loop{'s' * (depths[-1] > 1)}. Use fewer, or leave truncate out."
             )
 
 

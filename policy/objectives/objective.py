@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from loopdit.command import option, require_choice
+from loopdit.command import option, require_choice, require_effect
 from loopdit.errors import ConfigError
 
 FLOW, REGRESSION = "flow", "regression"
@@ -86,6 +86,18 @@ class ObjectiveConfig:
             raise ConfigError(
                 "policy.objective.gripper=bce needs gripper_labels beside it, which is empty."
             )
+
+    def require_effect(self) -> None:
+        """Raise ConfigError for an option that was given and does nothing beside the others. Not
+        asked of a checkpoint, which is read whatever it was trained with."""
+        prefix = "policy.objective."
+        if self.kind not in DIFFUSIONS:
+            *most, last = DIFFUSIONS
+            kinds = f"{prefix}kind={', '.join(most)} or {last}"
+            require_effect(self, ("train_timesteps", "beta_schedule", "clip"), kinds, prefix)
+        if self.gripper != BCE:
+            gripper = f"{prefix}gripper={BCE}"
+            require_effect(self, ("gripper_labels", "gripper_settled"), gripper, prefix)
 
     @property
     def chosen_sampler(self) -> str:

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from loopdit.command import option, require_choice
+from loopdit.command import option, require_choice, require_effect
 from loopdit.datasets.action_filters import ActionsConfig
 from loopdit.datasets.episode_filter import EpisodeFilter
 from loopdit.errors import ConfigError
-from loopdit.policy.looped_dit_config import LoopedDiTConfig
+from loopdit.policy.looped_dit_config import DENSE, ONE_WAY, LoopedDiTConfig
 from loopdit.policy.objectives.depth import DepthConfig
 from loopdit.policy.training.augmentation import AugmentConfig
 from loopdit.policy.training.closed_loop import EvaluateConfig
@@ -101,7 +101,9 @@ class TrainConfig:
             raise ConfigError(f"learning_rate={self.learning_rate} must be above 0 and finite.")
         if self.seed >= 2**63:
             raise ConfigError(f"seed={self.seed} must be below 2**63.")
+        self.policy.require_effect()
         self.depth.require_trains(self.policy.depths, self.steps)
+        self._require_contraction()
         if self.resume and self.overwrite:
             raise ConfigError("resume=true and overwrite=true exclude each other. Give one.")
         if self.init_statistics and not self.init:
@@ -111,6 +113,22 @@ class TrainConfig:
             raise ConfigError(
                 f"weights={self.weights} has {len(self.weights)} numbers for {stores} data sets. "
                 f"Give one for each."
+            )
+
+    def _require_contraction(self) -> None:
+        """Raise ConfigError where depth.contract has no loops that can contract."""
+        if not (self.policy.injection and self.policy.max_loops > 1):
+            needs = "policy.injection=true and policy.max_loops of 2 or more"
+            require_effect(self.depth, ("contract",), needs, "depth.")
+        if self.depth.contract and self.policy.topology == DENSE:
+            raise ConfigError(
+                f"depth.contract={self.depth.contract} is of the loops of the observation, which "
+                f"policy.topology={DENSE} mixes with the noise. Use {ONE_WAY}, or leave it out."
+            )
+        if self.depth.contract and self.compile:
+            raise ConfigError(
+                f"depth.contract={self.depth.contract} differentiates a gradient, which "
+                f"compile=true cannot. Leave one of them out."
             )
 
     @property

@@ -24,7 +24,7 @@ from loopdit.datasets.spec import PROPRIO, PolicySpec
 from loopdit.errors import ConfigError
 from loopdit.policy.checkpoint import load_checkpoint
 from loopdit.policy.looped_policy import LoopedPolicy
-from loopdit.policy.training.weight_matches import match_weight, same_elements
+from loopdit.policy.training.weight_matches import changed_options, match_weight, same_elements
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,13 @@ class TensorReuse:
 
 @dataclass(frozen=True)
 class Reuse:
-    """What a policy took over from the one in `folder`; `lost` names what found no place in it."""
+    """What a policy took over from the one in `folder`; `lost` names what found no place in it,
+    `changed` the options under which the weights that it took over have another task now."""
 
     folder: str
     tensors: tuple[TensorReuse, ...]
     lost: tuple[str, ...]
+    changed: tuple[str, ...]
     old_statistics: bool
     old_provenance: Mapping[str, Any]
 
@@ -72,6 +74,9 @@ class Reuse:
                 name, what = module, f"{len(tensors)} tensors"
             lines.append(f"  {status:7} {name:24} {what:18} {reason}".rstrip())
         lines += [f"  unused  {name}" for name in self.lost]
+        lines += [
+            f"  changed {option}, which what is reused has to learn" for option in self.changed
+        ]
         whose = self.folder if self.old_statistics else "the new data"
         return "\n".join([*lines, f"  normalised by the statistics of {whose}"]) + "\n"
 
@@ -82,6 +87,7 @@ class Reuse:
             "reused": self.count,
             "partly": [t.name for t in self.tensors if t.status == "partly"],
             "new": [t.name for t in self.tensors if t.status == "new"],
+            "changed": list(self.changed),
             "statistics": "init" if self.old_statistics else "data",
             "provenance": dict(self.old_provenance),
         }
@@ -97,7 +103,8 @@ def start_from(policy: LoopedPolicy, folder: str, statistics: bool = False) -> R
     reuse = Reuse(
         folder=folder,
         tensors=tuple(copy_weights(loaded.policy, policy)),
-        lost=tuple(_lost(loaded.policy.spec, policy.spec)),
+        lost=tuple(_lost(loaded.policy, policy)),
+        changed=tuple(changed_options(loaded.policy.config, policy.config)),
         old_statistics=statistics,
         old_provenance=loaded.provenance,
     )
@@ -138,9 +145,13 @@ def copy_weights(old: LoopedPolicy, new: LoopedPolicy) -> list[TensorReuse]:
     return done
 
 
-def _lost(old: PolicySpec, new: PolicySpec) -> Iterator[str]:
+def _lost(old_policy: LoopedPolicy, new_policy: LoopedPolicy) -> Iterator[str]:
+    old, new = old_policy.spec, new_policy.spec
     kept = [camera.name for camera in new.cameras]
     yield from (camera.name for camera in old.cameras if camera.name not in kept)
+    for part in ("injection", "instruction"):
+        if getattr(old_policy.model, part) and not getattr(new_policy.model, part):
+            yield part
     for before, now in ((old.proprio, new.proprio), (old.action, new.action)):
         if now.labels:
             gone = [label for label in before.labels if label not in now.labels]

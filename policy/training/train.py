@@ -19,8 +19,9 @@ from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import CheckpointError
 from loopdit.folder_lock import alone_in
 from loopdit.policy.checkpoint import CheckpointContent
-from loopdit.policy.looped_dit_config import depths_text
+from loopdit.policy.looped_dit_config import DENSE, ONE_WAY, LoopedDiTConfig, depths_text
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.objective import DDIM, DDPM
 from loopdit.policy.training.augmentation import require_possible
 from loopdit.policy.training.closed_loop import BEST, ClosedLoop, forget, require_evaluable
 from loopdit.policy.training.config import TrainConfig
@@ -84,7 +85,8 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
             provenance["init"] = reuse.provenance()
         sampler = data.sampler()
         if accelerator.is_main_process:
-            _introduce(config, data, policy, accelerator, (*data.notes, *sampler.notes))
+            notes = (*data.notes, *sampler.notes, *_not_to_be_exported(policy.config))
+            _introduce(config, data, policy, accelerator, notes)
             if reuse is not None:
                 sys.stdout.write(reuse.table())
         with _folder_of_its_own(out, accelerator):
@@ -139,7 +141,8 @@ def _run(loop: TrainingLoop, sampler: WindowSampler, config: TrainConfig, out: P
             f"best: step {best.step}, {best.successes} of {best.episodes} succeed in "
             f"{config.evaluate.env} -> {chosen}"
         )
-    loop.say(f"next: policy-export checkpoint={chosen}")
+    if not any(_not_to_be_exported(trainer.policy.config)):
+        loop.say(f"next: policy-export checkpoint={chosen}")
 
 
 def _try_evaluation(
@@ -215,6 +218,20 @@ def _introduce(
     if config.compile:
         sys.stdout.write("compiling in the first step, which takes a minute or several\n")
     sys.stdout.flush()
+
+
+def _not_to_be_exported(config: LoopedDiTConfig) -> Generator[str]:
+    """What policy-export would say, hours later."""
+    if config.objective.chosen_sampler == DDPM:
+        yield (
+            f"policy.objective.sampler={DDPM} draws noise at each step, which an exported graph "
+            f"does not: this policy cannot be exported. Train with {DDIM} to export it."
+        )
+    if config.topology == DENSE:
+        yield (
+            f"policy.topology={DENSE} is for comparisons: this policy cannot be exported. Train "
+            f"with {ONE_WAY} to export it."
+        )
 
 
 def _prepare_metrics(config: TrainConfig, trainer: Trainer, out: Path) -> None:

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from loopdit.datasets.windows import Batch
 from loopdit.policy.checkpoint import TrainingState
+from loopdit.policy.fixed_point.contraction import contraction_penalty, state_shape
 from loopdit.policy.looped_policy import Draws, LoopedPolicy
 from loopdit.policy.objectives.depth import DepthConfig, DepthPlan, ExitLosses, plan_depth
 from loopdit.policy.training import non_finite
@@ -161,7 +162,7 @@ class Trainer:
         """Fill the gradients; the objectives (pieces, exits run), the error (of each depth,)."""
         config, world = self.config, self.accelerator.num_processes
         mine = slice(start, start + len(batch.actions))
-        every, chances = self._chances()
+        every, chances, probe = self._chances()
         draws = every.rows(mine.start, mine.stop)
         plan = plan_depth(config.depth, self.policy.depths, self.step, self._uniform())
         chances = chances[mine] if chances is not None else None
@@ -184,17 +185,30 @@ class Trainer:
                     own,
                     self.policy.normalizer.proprio_mean,
                 )
-                losses = self._losses(seen.observations, actions, valid, some, seen.seen, plan)
-                # Each piece's losses are means over its own actions.
+                losses, contraction = self._losses(
+                    seen.observations,
+                    actions,
+                    valid,
+                    some,
+                    seen.seen,
+                    plan,
+                    None if probe is None else probe[mine][first:last],
+                )
+                # Each piece's losses are means over its own actions, and the penalty over its
+                # windows.
                 share = float(counted[first:last].sum()) / total
                 objective = losses.objective.mean() * (share * world)  # DDP takes the mean
+                if contraction is not None:
+                    windows = (last - first) / config.batch_size
+                    objective = objective + contraction * (config.depth.contract * windows * world)
                 self.accelerator.backward(objective)
             objectives.append(losses.objective.detach())
             errors.append(self._of_all_depths(losses.error) * share)
         return torch.stack(objectives), self._over_processes(torch.stack(errors).sum(0))
 
-    def _chances(self) -> tuple[Draws, Tensor | None]:
-        """Of the losses and of the augmentation, for all windows of the step's batch."""
+    def _chances(self) -> tuple[Draws, Tensor | None, Tensor | None]:
+        """Of the losses, of the augmentation and of the penalty on what the last loop amplifies,
+        (B, N, D) standard normal, for all windows of the step's batch."""
         digest = hashlib.sha256(f"{self.config.seed} {self.step}".encode()).digest()
         seed = int.from_bytes(digest[:7])
         self._generator.manual_seed(seed)
@@ -203,7 +217,11 @@ class Trainer:
         draws = self.policy.draw(count, self._generator)
         vocabulary = self.policy.config.vocabulary
         words = 0 if vocabulary is None else vocabulary.length
-        return draws, draw_chances(self.config.augment, spec, count, self._generator, words)
+        chances = draw_chances(self.config.augment, spec, count, self._generator, words)
+        if not self.config.depth.contract:
+            return draws, chances, None
+        shape, device = (count, *state_shape(self.policy)), self._generator.device
+        return draws, chances, torch.randn(shape, generator=self._generator, device=device)
 
     def _of_all_depths(self, error: Tensor) -> Tensor:
         """(exits run,) -> (of each depth,): one that was not run counts as the deepest that was."""
@@ -260,12 +278,17 @@ class _Losses(nn.Module):
         draws: Draws,
         seen: Tensor | None,
         plan: DepthPlan,
-    ) -> ExitLosses:
+        probe: Tensor | None,
+    ) -> tuple[ExitLosses, Tensor | None]:
+        """And the penalty on what the last loop amplifies, where there is a `probe` of it."""
         distill, truncate = self._depth.distill, self._depth.truncate
         noise = self._proprio_noise
-        return self.policy.losses(
+        losses = self.policy.losses(
             observation, actions, valid, draws, distill, noise, seen, plan, truncate
         )
+        if probe is None:
+            return losses, None
+        return losses, contraction_penalty(self.policy, observation, plan.loops, probe)
 
 
 def _pieces(count: int, pieces: int) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,9 @@
 """Which place of one policy's weight means what which place of another's does.
 
 Cameras are the same by name, words and tasks by themselves, elements of proprio and action by
-label, loops, blocks and tokens of a chunk by number, past steps by age. Knows the parameters of
-`LoopedDiT` by name; copies nothing.
+label, loops, blocks and tokens of a chunk by number, past steps by age. What a model says of an
+action depends on its objective: the noise, the chunk, their velocity, or a gripper's logit. Knows
+the parameters of `LoopedDiT` by name; copies nothing.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,13 @@ from typing import NamedTuple
 from torch import Tensor
 
 from loopdit.datasets.spec import PolicySpec, TensorSpec
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.diffusion import EPS, V
+from loopdit.policy.objectives.objective import BCE, DIFFUSIONS
+
+# Options of an objective that only diffusions look at.
+_LEVELS = ("train_timesteps", "beta_schedule")
 
 Pairs = list[tuple[int, int]]  # (place in the new tensor, place in the old one)
 
@@ -53,6 +60,8 @@ def match_weight(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
     if part in ("action_in", "action_out") and name != "action_in.bias":
         pairs, reason = same_elements(old_spec.action, spec.action)
         size, old_size = spec.action.shape[-1], old_spec.action.shape[-1]
+        if part == "action_out":
+            pairs, reason = _said_alike(pairs, reason, old, new)
         places = [(g * size + a, g * old_size + b) for g in range(group) for a, b in pairs]
         return _rows(name, old, new, (places, reason), axis=int(name == "action_in.weight"))
     if name in ("instruction.words.weight", "instruction.tasks.weight"):
@@ -72,6 +81,48 @@ def same_elements(old: TensorSpec, new: TensorSpec) -> tuple[Pairs, str]:
     pairs = [(i, old.labels.index(x)) for i, x in enumerate(new.labels) if x in old.labels]
     missing = [label for label in new.labels if label not in old.labels]
     return pairs, f"new: {', '.join(missing)}" if missing else ""
+
+
+def changed_options(old: LoopedDiTConfig, new: LoopedDiTConfig) -> list[str]:
+    """Options by which the same weights meet other samples, states or levels than they did, as
+    "policy.injection=true where it had false"."""
+    before, now = (
+        {f"objective.{n}": getattr(c.objective, n) for n in ("kind", *_LEVELS, "gripper")}
+        | {name: getattr(c, name) for name in ("injection", "topology", "in_flight", "told")}
+        for c in (old, new)
+    )
+    if not {old.objective.kind, new.objective.kind} <= {*DIFFUSIONS}:
+        now |= {f"objective.{name}": before[f"objective.{name}"] for name in _LEVELS}
+    return [
+        f"policy.{name}={_typed(value)} where it had {_typed(before[name])}"
+        for name, value in now.items()
+        if value != before[name]
+    ]
+
+
+def _typed(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _said_alike(
+    pairs: Pairs, reason: str, old: LoopedPolicy, new: LoopedPolicy
+) -> tuple[Pairs, str]:
+    """Of these elements of an action those of which both models say the same."""
+    before, now = _said(old), _said(new)
+    other = [f"says {now[a]} where it said {before[b]}" for a, b in pairs if now[a] != before[b]]
+    kept = [(a, b) for a, b in pairs if now[a] == before[b]]
+    return kept, "; ".join(filter(None, (reason, *dict.fromkeys(other))))
+
+
+def _said(policy: LoopedPolicy) -> list[str]:
+    """What the model says of each element of an action."""
+    config = policy.config.objective
+    what = {EPS: "the noise", V: "the velocity"}.get(config.kind, "the action")
+    said = [what] * policy.spec.action.shape[-1]
+    if config.gripper == BCE:
+        mask = policy.get_buffer("gripper_mask")
+        said = ["a logit" if own else what for own in mask.tolist()]
+    return said
 
 
 def _places(

@@ -14,7 +14,7 @@ import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TypeVar, cast
@@ -53,6 +53,24 @@ def require_choice(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         *most, last = known
         raise ConfigError(f"{name}={value} is unknown. Use {', '.join(most)} or {last}.")
+
+
+def require_effect(options: Any, names: Sequence[str], needs: str, prefix: str = "") -> None:
+    """Raise ConfigError where one of the fields `names` of the dataclass `options` was changed from
+    its default though it does nothing there: `needs` is what it would take. `prefix` is what the
+    option's name begins with."""
+    for entry in fields(options):
+        if entry.name not in names:
+            continue
+        made = entry.default_factory
+        default = entry.default if made is MISSING else made()
+        value = getattr(options, entry.name)
+        if value != default:
+            said = str(value).lower() if isinstance(value, bool) else value
+            raise ConfigError(
+                f"{prefix}{entry.name}={said} does nothing without {needs}. Give that, too, or "
+                f"leave {entry.name} out."
+            )
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,28 @@ def test_a_policy_that_is_told_what_is_in_flight_has_one_more_tensor_of_labelled
         told.with_committed(2)
 
 
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ([1, 1, 0.5], r"committed says 0\.5 at the end of row 2, where 1 is an action in flight"),
+        ([1, -1, 0], r"committed says -1 at the end of row 1"),
+        ([0, 1, 0], r"committed has no action in row 0 and one in row 1\. Send the actions in fl"),
+        ([1, 0, 1], r"committed has no action in row 1 and one in row 2"),
+    ],
+)
+def test_actions_in_flight_that_have_a_hole_are_refused(
+    spec: PolicySpec, there: list[float], said: str
+):
+    spec = spec.with_committed(3)
+    observation = {t.name: np.zeros(t.shape, t.dtype) for t in spec.observations}
+    for full in ([0, 0, 0], [1, 0, 0], [1, 1, 1]):
+        observation["committed"][:, -1] = full
+        spec.check_observation(observation)
+    observation["committed"][:, -1] = there
+    with pytest.raises(ObservationError, match=said):
+        spec.check_observation(observation)
+
+
 @given(original=specs(), history=st.integers(1, 4), committed=st.integers(0, 4))
 def test_what_is_recorded_is_the_same_whatever_a_policy_is_given_besides(
     original: PolicySpec, history: int, committed: int

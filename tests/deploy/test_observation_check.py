@@ -11,6 +11,15 @@ FRAME = np.zeros((16, 16, 3), np.uint8)
 PROPRIO = np.zeros(3, np.float32)
 
 
+def test_actions_in_flight_with_a_hole_are_malformed():
+    spec = small_spec().with_committed(2)
+    committed = np.array([[0, 0, 0], [0.5, 0.5, 1]], np.float32)
+    observation = {"images.camera0": FRAME, "proprio": PROPRIO, "committed": committed}
+    with pytest.raises(WireError, match="no action in row 0 and one in row 1") as caught:
+        check_observation(spec, observation)
+    assert caught.value.code is ErrorCode.MALFORMED
+
+
 @pytest.mark.parametrize(
     ("observation", "code"),
     [

@@ -49,3 +49,14 @@ def test_a_history_of_nothing_is_refused():
         ObservationHistory(2).stacked()
     with pytest.raises(ValueError, match="steps=0"):
         ObservationHistory(0)
+
+
+def test_a_camera_that_was_missing_once_is_left_out_until_it_has_a_whole_history():
+    history = ObservationHistory(2)
+    both = {"images.front": np.zeros((2, 2, 3), np.uint8), "proprio": np.zeros(3, np.float32)}
+    blind = {"proprio": both["proprio"]}
+    found: list[list[str]] = []
+    for observation in (both, blind, both, both):
+        history.add(observation)
+        found.append(sorted(history.stacked()))
+    assert found == [[*both], ["proprio"], ["proprio"], [*both]]

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from tests.deploy.general_backends import GENERAL
 from tests.policy.policies import SMALL, small_spec
 
 from loopdit.datasets.spec import COMMITTED, Observation, PolicySpec, TensorSpec
-from loopdit.deploy.backends import BACKEND_NAMES, load_backend
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.backends import load_backend
+from loopdit.deploy.bundle import Bundle, default_bundle
 from loopdit.deploy.export import ExportConfig, export_bundle
+from loopdit.deploy.serve import what_may_vary
 from loopdit.deploy.served_bundle import ServedBundle
 from loopdit.errors import ConfigError, ObservationError
 from loopdit.policy.checkpoint import save_checkpoint
@@ -43,6 +45,7 @@ def exported(folder: Path, spec: PolicySpec, config: LoopedDiTConfig, steps: int
             checkpoint=str(folder / "checkpoint"),
             out=str(folder / "bundle"),
             steps=steps,
+            loops=[2],  # and with K as an input
             observations=6,
             repetitions=0,
         ),
@@ -75,7 +78,18 @@ def chunk(bundle: Bundle, backend: str, seen: Observation, said: str = LIFT) -> 
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("backend", BACKEND_NAMES)
+def test_who_serves_it_is_told_what_it_knows_and_what_it_can_do_without(
+    bundle: Bundle,
+):
+    assert what_may_vary(bundle) == {
+        "may lack": "images.camera0, images.camera1; but not all cameras at once",
+        "told": f"its task by an instruction, in these words or like them: {LIFT!r}; {STACK!r}",
+    }
+    assert what_may_vary(Bundle.open(default_bundle())) == {}  # made for one task and both cameras
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("backend", GENERAL)
 def test_what_is_said_missing_or_in_flight_changes_the_chunk(bundle: Bundle, backend: str):
     seen = observation(bundle.spec)
     plain = chunk(bundle, backend, seen)
@@ -89,11 +103,12 @@ def test_what_is_said_missing_or_in_flight_changes_the_chunk(bundle: Bundle, bac
 
 
 @pytest.mark.system
-def test_both_back_ends_make_the_same_of_it(bundle: Bundle):
+def test_every_back_end_makes_the_same_of_it(bundle: Bundle):
     seen = observation(bundle.spec, committed=1)
     del seen["images.camera0"]
-    found = [chunk(bundle, backend, seen, STACK) for backend in BACKEND_NAMES]
-    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    found = [chunk(bundle, backend, seen, STACK) for backend in GENERAL]
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0], other, atol=1e-5)
 
 
 @pytest.mark.system
@@ -120,7 +135,8 @@ def test_every_way_to_make_a_policy_has_graphs_that_equal_torch(
 ):
     opened = exported(tmp_path, SPEC, config)
     assert opened.manifest.temperature == (1.0 if "ddpm" in config.objective.kind else 0.0)
-    assert opened.manifest.parity["rows"]
+    assert opened.manifest.parity["proofs"][0]["counted_rows"]
+    assert opened.manifest.max_steps == (100 if "ddpm" in config.objective.kind else None)
 
 
 def with_gripper() -> PolicySpec:
@@ -140,7 +156,7 @@ def with_gripper() -> PolicySpec:
 def test_a_gripper_by_cross_entropy_is_open_or_closed_in_the_graphs_too(tmp_path: Path):
     config = replace(SMALL, objective=ObjectiveConfig(gripper="bce"))
     opened = exported(tmp_path, with_gripper(), config)
-    for backend in BACKEND_NAMES:
+    for backend in GENERAL:
         gripper = chunk(opened, backend, observation(opened.spec))[:, 1]
         assert set(np.round(gripper, 6).tolist()) <= {0.0, 1.0}
 

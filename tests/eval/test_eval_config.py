@@ -61,3 +61,9 @@ def test_what_a_suite_does_not_have_is_refused():
         open_env("metaworld/reach-v3", rate_hz=20.0)
     with pytest.raises(ConfigError, match="variation=lights is not there"):
         open_env("tcp://127.0.0.1:1", variation="lights")
+
+
+def test_seeds_begin_where_those_of_the_purpose_do(monkeypatch: pytest.MonkeyPatch):
+    assert typed(monkeypatch).first_seed == 900_000
+    assert typed(monkeypatch, "purpose=selection").first_seed == 800_000
+    assert typed(monkeypatch, "purpose=selection", "seed=800020").first_seed == 800_020

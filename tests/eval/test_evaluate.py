@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
 from tests.eval.evaluations import comparable
 
@@ -17,6 +18,9 @@ from loopdit.eval.eval_config import EvalConfig
 from loopdit.eval.evaluate import run
 from loopdit.eval.runs.episode_runner import Setup, start_runner
 from loopdit.eval.runs.journal import read_journal
+from loopdit.policy.checkpoint import save_checkpoint
+from loopdit.policy.looped_dit_config import LoopedDiTConfig
+from loopdit.policy.looped_policy import LoopedPolicy
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -238,7 +242,9 @@ def test_what_raises_is_counted_apart_from_failures_and_shown(
         ({"policy": "expert", "seed": 800_000}, "purpose=selection, or seed=900000"),
         ({"policy": "expert", "seed": 899_990}, "selection and test"),
         ({"policy": "expert", "seed": 2**31 - 5}, "the last one there is is 2147483647"),
-        ({"policy": "expert", "purpose": "selection"}, "must be for selection"),
+        ({"policy": "expert", "purpose": "selection", "seed": 900_000}, "must be for selection"),
+        ({"policy": "expert", "seed": -1}, "seed=-1 must be at least 0"),
+        ({"policy": "expert", "fault": ["missing:wrist"]}, "missing:wrist takes away a camera"),
         ({"policy": "expert", "episodes": "auto"}, "this is only one"),
     ],
 )
@@ -291,3 +297,25 @@ def test_what_is_refused_late_leaves_earlier_results_where_they_are(tmp_path: Pa
     with pytest.raises(ConfigError, match="needs Ray"):
         run(replace(config, episodes=2, launcher="ray"))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.system
+def test_a_policy_that_can_do_without_a_camera_is_driven_without_it(tmp_path: Path):
+    config = LoopedDiTConfig(width=32, max_loops=1, action_horizon=8, optional_cameras=True)
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "policy", LoopedPolicy(arm_spec(IMAGE_SIZE), config), {})
+    settings = EvalConfig(
+        policy=str(tmp_path / "policy"),
+        loops=[1],
+        fault=["none", "missing:wrist", "black:wrist"],
+        episodes=1,
+        controls=False,
+        out=str(tmp_path / "out"),
+    )
+    run(settings)
+    rollouts = [row["rollouts"][0] for row in read(tmp_path / "out")["results"]]
+    assert [row["errors"] for row in read(tmp_path / "out")["results"]] == [0, 0, 0]
+    assert len({rollout["state_sha256"] for rollout in rollouts}) == 3
+    both = replace(settings, fault=["missing:wrist+missing:front"], out=str(tmp_path / "no"))
+    with pytest.raises(ConfigError, match="takes away every camera, and a policy needs one"):
+        run(both)

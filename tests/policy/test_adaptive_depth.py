@@ -146,3 +146,26 @@ def test_a_rule_or_a_depth_that_cannot_be_is_refused(
         StoppingRule(0.0, "size")
     with pytest.raises(ConfigError, match="loops=5 was not trained"):
         act_adaptively(policy, observation, noise, StoppingRule(0.0, STATE), max_loops=5)
+
+
+@pytest.mark.parametrize("history", [1, 2])
+def test_what_a_missing_camera_would_show_decides_no_depth(history: int):
+    torch.manual_seed(0)
+    config = LoopedDiTConfig(
+        width=32, max_loops=3, action_horizon=4, optional_cameras=True, history=history
+    )
+    policy = LoopedPolicy(small_spec(cameras=2), config).eval().requires_grad_(False)
+    for parameter in policy.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    shape = {t.name: (BATCH, *t.shape) for t in policy.spec.observations}
+    given = {name: torch.zeros(of, dtype=torch.uint8) for name, of in shape.items()}
+    given["proprio"] = torch.randn(shape["proprio"])
+    given["available"] = torch.tensor([[True, False]] * BATCH)
+    noise = torch.zeros(BATCH, 4, 2)
+    before = loop_changes(policy, given, noise, STATE)
+    # Its tokens are still made, of a black frame and the weights: change those alone.
+    for parameter in policy.model.cameras[1].parameters():
+        parameter.mul_(2).add_(0.3)
+    torch.testing.assert_close(loop_changes(policy, given, noise, STATE), before)
+    given["available"][:] = True
+    assert not torch.allclose(loop_changes(policy, given, noise, STATE), before)

@@ -1,6 +1,7 @@
 """Actions in flight: what a training window tells of them, and what a policy makes of it."""
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +97,21 @@ def test_committed_actions_are_not_learned_from(policy: LoopedPolicy):
     assert not torch.allclose(one, policy.losses(given, other, valid, draws, 0.0).error)
 
 
+def slow_count(most: int, chance: float) -> int:
+    """The first d such that it and fewer have more than this chance, each as 1 / (d + 1)."""
+    total = sum(Fraction(1, d + 1) for d in range(most + 1))
+    return next(
+        d for d in range(most + 1) if chance < sum(Fraction(1, i + 1) for i in range(d + 1)) / total
+    )
+
+
 def slow_windows(
     config: LoopedDiTConfig, executed: np.ndarray, actions: np.ndarray, chances: list[float]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     told: list[np.ndarray] = []
     chunks: list[np.ndarray] = []
     for row, chance in enumerate(chances):
-        count = int(chance * (config.in_flight + 1))
+        count = slow_count(config.in_flight, chance)
         table = np.zeros((config.in_flight, executed.shape[-1] + 1), np.float32)
         for i in range(count):
             table[i] = [*executed[row, i], 1]
@@ -120,7 +129,7 @@ def test_a_window_tells_of_as_many_executed_actions_as_chance_says(told: str):
     executed = rng.normal(size=(4, 3, 2)).astype(np.float32)
     actions = rng.normal(size=(4, horizon, 2)).astype(np.float32)
     valid = torch.arange(horizon).expand(4, horizon) < 5
-    chances = [0.0, 0.3, 0.6, 0.99]
+    chances = [0.0, 0.5, 0.75, 0.99]  # none, 1, 2, 3
     observation, chunk, inside = with_committed(
         config,
         {},
@@ -146,6 +155,21 @@ def test_the_spec_says_where_a_chunk_begins():
     assert FROM_COMMITTED != FROM_OBSERVATION
 
 
+def test_short_delays_are_met_more_often_each_as_one_over_itself_and_one():
+    config = replace(SMALL, action_horizon=8, in_flight=6)
+    count = 10_000  # chances in the middles of equal shares of [0, 1)
+    chances = (torch.arange(count) + 0.5) / count
+    executed = torch.zeros(count, 6, 2)
+    valid = torch.ones(count, 8, dtype=torch.bool)
+    observation, _, _ = with_committed(
+        config, {}, torch.zeros(count, 8, 2), valid, executed, chances
+    )
+    told = observation[COMMITTED][..., -1].sum(1).long()
+    found = torch.bincount(told, minlength=7) / count
+    expected = 1 / torch.arange(1.0, 8.0)
+    torch.testing.assert_close(found, expected / expected.sum(), atol=1.5 / count, rtol=0)
+
+
 def test_windows_of_a_store_carry_what_was_executed(tmp_path: Path):
     store = small_store(tmp_path / "store")
     sampler = WindowSampler(store, 4, 8, seed=0, in_flight=3)
@@ -156,7 +180,7 @@ def test_windows_of_a_store_carry_what_was_executed(tmp_path: Path):
     window = reader.tensors(batch, draws, 0, 8)
     assert draws.committed is not None
     assert batch.executed is not None
-    count = (draws.committed * 4).long()
+    count = torch.tensor([slow_count(3, chance) for chance in draws.committed.tolist()])
     told = window.observation[COMMITTED]
     torch.testing.assert_close(told[..., -1].sum(1), count.float())
     expected = torch.from_numpy(batch.executed) * told[..., -1:]
@@ -185,7 +209,7 @@ def test_a_window_counts_by_the_actions_that_are_learned_from_it(told: str):
     config = replace(PREFIX, told=told)
     horizon = config.action_horizon + extra_horizon(config)
     valid = np.arange(horizon) < np.array([[horizon], [5], [3], [1]])
-    chances = torch.tensor([0.0, 0.3, 0.6, 0.99])
+    chances = torch.tensor([0.0, 0.5, 0.75, 0.99])
     executed = torch.zeros(4, 3, 2)
     observation, _, inside = with_committed(
         config, {}, torch.zeros(4, horizon, 2), torch.from_numpy(valid), executed, chances

@@ -15,6 +15,7 @@ from loopdit.errors import CheckpointError, ConfigError
 from loopdit.policy.checkpoint import load_policy, save_checkpoint
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.objective import ObjectiveConfig
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.normalization import NormalizeConfig, fit_normalizer
 from loopdit.policy.training.reuse import Reuse, start_from
@@ -264,3 +265,49 @@ def test_a_task_begins_from_its_own_row_wherever_it_stood():
     assert (match.pairs, match.reason) == ([(1, 1)], "new: a")
     match = match_weight("instruction.tasks.weight", told("b", "c"), told("a", "b", "c"))
     assert (match.pairs, match.reason) == ([(1, 0), (2, 1)], "new: a")
+
+
+def test_what_a_model_says_is_not_reused_where_it_says_something_else_now(
+    old: LoopedPolicy, tmp_path: Path
+):
+    config = replace(SMALL, objective=ObjectiveConfig(kind="ddpm_eps"), injection=True)
+    fresh, new = (policy(spec(), 1, config) for _ in range(2))
+    reuse = started(new, tmp_path)
+    assert torch.equal(new.model.action_out.weight, fresh.model.action_out.weight)
+    found = status(reuse)
+    assert found["action_out.weight"] == found["action_out.bias"] == "new"
+    assert found["blocks.0.feedforward_in.weight"] == "reused"
+    said = reuse.table()
+    assert "says the noise where it said the action" in said
+    assert "changed policy.objective.kind=ddpm_eps where it had flow" in said
+    assert "changed policy.injection=true where it had false" in said
+    assert "train_timesteps" not in said  # flow had none
+    assert reuse.provenance()["changed"] == list(reuse.changed)
+
+
+def test_what_means_the_same_in_two_objectives_is_reused(old: LoopedPolicy, tmp_path: Path):
+    new = policy(spec(), 1, replace(SMALL, objective=ObjectiveConfig(kind="regression")))
+    reuse = started(new, tmp_path)
+    assert set(status(reuse).values()) == {"reused"}
+    assert reuse.changed == ("policy.objective.kind=regression where it had flow",)
+
+
+def test_a_gripper_that_is_learned_in_another_way_begins_afresh(old: LoopedPolicy, tmp_path: Path):
+    config = replace(SMALL, objective=ObjectiveConfig(gripper="bce"))
+    fresh, new = (policy(spec(), 1, config) for _ in range(2))
+    reuse = started(new, tmp_path)
+    group = SMALL.actions_per_token
+    out, start, before = (
+        made.model.action_out.weight.unflatten(0, (group, -1)) for made in (new, fresh, old)
+    )
+    assert torch.equal(out[:, :6], before[:, :6])
+    assert torch.equal(out[:, 6], start[:, 6])
+    assert status(reuse)["action_out.weight"] == "partly"
+    assert "says a logit where it said the action" in reuse.table()
+
+
+def test_an_injection_that_finds_no_place_is_told(tmp_path: Path):
+    save_checkpoint(tmp_path / "old", policy(spec(), 0, replace(SMALL, injection=True)), {})
+    reuse = started(policy(spec(), 1), tmp_path)
+    assert "unused  injection" in reuse.table()
+    assert reuse.changed == ("policy.injection=false where it had true",)

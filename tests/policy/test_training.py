@@ -1,6 +1,8 @@
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from loopdit.datasets.windows import WindowSampler
 from loopdit.errors import CheckpointError, ConfigError, StoreError
 from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.objectives.depth import DepthConfig
+from loopdit.policy.objectives.objective import ObjectiveConfig
 from loopdit.policy.training.processes import joined_processes
 from loopdit.policy.training.train import train
 from loopdit.policy.training.trainer import Trainer
@@ -173,3 +176,23 @@ def test_settings_that_cannot_work_are_refused(
 ):
     with pytest.raises(ConfigError, match=said):
         config(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"objective": ObjectiveConfig(kind="ddpm_v", sampler="ddpm")}, "sampler=ddpm draws noise"),
+        ({"topology": "dense"}, "topology=dense is for comparisons"),
+        ({"objective": ObjectiveConfig(kind="ddpm_v")}, ""),
+    ],
+)
+def test_a_policy_that_cannot_be_exported_is_told_so_before_it_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], said: str
+):
+    small_store(tmp_path / "data")
+    train(config(tmp_path, steps=1, policy=replace(SMALL, **changed)))
+    before, begun, after = capsys.readouterr().out.partition("episodes, ")
+    assert begun
+    assert ("next: policy-export" in after) == (not said)
+    assert ("cannot be exported" in before) == bool(said)
+    assert said in before

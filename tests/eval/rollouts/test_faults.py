@@ -6,7 +6,12 @@ import pytest
 from loopdit.datasets.spec import Observation
 from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError
-from loopdit.eval.rollouts.faults import EpisodeFaults, Fault, parse_faults
+from loopdit.eval.rollouts.faults import (
+    EpisodeFaults,
+    Fault,
+    parse_faults,
+    require_dispensable,
+)
 
 SPEC = arm_spec(16)
 MAX_STEPS = 120
@@ -152,3 +157,27 @@ def test_a_camera_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(ConfigError, match="needs a camera; this environment has none"):
         EpisodeFaults(parse_faults("frozen"), blind, 0, MAX_STEPS)
     EpisodeFaults(parse_faults("proprio-noise:0.1"), blind, 0, MAX_STEPS)
+
+
+def test_a_missing_camera_is_not_in_the_observation_at_any_step():
+    for found in seen("missing:wrist+black:wrist"):
+        assert list(found) == ["images.front", "proprio"]
+        SPEC.with_optional_cameras().check_observation(found)
+
+
+def test_only_a_policy_that_can_do_without_a_camera_has_it_missing():
+    faults = parse_faults("missing:wrist+proprio-noise:0.1")
+    optional = SPEC.with_optional_cameras()
+    require_dispensable(faults, optional)
+    require_dispensable(parse_faults("black"), None)
+    for spec in (SPEC, None, replace(optional, optional=("images.front",))):
+        with pytest.raises(ConfigError, match=r"missing:wrist .* policy\.optional_cameras=true"):
+            require_dispensable(faults, spec)
+    with pytest.raises(ConfigError, match=r"fault=missing:wrist\+missing:front takes away every"):
+        require_dispensable(parse_faults("missing:wrist+missing:front"), optional)
+
+
+@pytest.mark.parametrize("text", ["missing", "missing:0.5:wrist", "missing:"])
+def test_a_missing_camera_has_to_be_named(text: str):
+    with pytest.raises(ConfigError, match=r"is unknown\. Use: none"):
+        parse_faults(text)

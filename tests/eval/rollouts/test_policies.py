@@ -13,11 +13,12 @@ from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
 from loopdit.datasets.spec import FROM_COMMITTED, FROM_OBSERVATION, Observation
 from loopdit.datasets.store import EpisodeStore
 from loopdit.deploy.bundle import Bundle, default_bundle
+from loopdit.deploy.bundle_archive import pack
 from loopdit.deploy.committed import with_committed
 from loopdit.deploy.served_policy import Inference
 from loopdit.deploy.server import PolicyServer
 from loopdit.envs.arm_env import arm_spec
-from loopdit.errors import ConfigError, ServerError
+from loopdit.errors import BundleError, ConfigError, ServerError
 from loopdit.eval.evaluate import EvalConfig
 from loopdit.eval.rollouts.policies import (
     ExpertPolicy,
@@ -215,6 +216,24 @@ def test_without_a_name_the_shipped_policy_is_evaluated():
     with open_policy("shipped", bundle="", data="") as source:
         assert source.model_id == Bundle.open(default_bundle()).model_id
         assert source.chosen_loops([1, 2, 3, 4]) == [1, 2, 3, 4]
+
+
+def test_a_bundle_is_computed_by_the_back_end_and_in_the_precision_that_are_chosen(tmp_path: Path):
+    archive = tmp_path / "policy.zip"
+    pack(default_bundle(), archive, [path.name for path in default_bundle().iterdir()])
+    for name in ("shipped", str(archive)):
+        with open_policy(name, bundle="", data="", backend="torch") as source:
+            assert (source.kind, source.backend, source.precision) == ("bundle", "torch", "fp32")
+    with (
+        pytest.raises(BundleError, match=r"precision=fp16 is not in this bundle, which has fp32"),
+        open_policy("shipped", bundle="", data="", backend="onnxruntime", precision="fp16"),
+    ):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"backend=torch .* a bundle.*policy=expert is none"),
+        open_policy("expert", bundle="", data="", backend="torch"),
+    ):
+        pass
 
 
 def test_a_training_checkpoint_acts_as_its_torch_module_does(tmp_path: Path):

@@ -19,6 +19,8 @@ from loopdit.policy.loops.config import LoopConfig
         ({"sharpest": float("nan")}, "sharpest=nan"),
         ({"halt_at": 0.0}, "halt_at=0.0"),
         ({"exits": "token", "halting": "token"}, "exclude each other"),
+        ({"ponder": 0.1}, "ponder=0.1 does nothing without exits=global or token, or halting"),
+        ({"halt_at": 0.7, "exits": "token"}, "halt_at=0.7 does nothing without halting=token"),
     ],
 )
 def test_loops_that_cannot_work_are_refused_with_the_remedy(options: dict[str, Any], said: str):

@@ -115,6 +115,10 @@ def test_a_depth_that_cannot_be_trained_is_refused():
     with pytest.raises(ConfigError, match=r"depth\.truncate=1 leaves .* Use mode=curr"):
         DepthConfig(truncate=1).require_trains(range(1, 5), 9)
     DepthConfig(truncate=1).require_trains(range(4, 5), 9)
+    with pytest.raises(ConfigError, match=r"depth\.truncate=4 cuts nothing: the model has 4 loops"):
+        DepthConfig(truncate=4).require_trains(range(4, 5), 9)
+    with pytest.raises(ConfigError, match=r"depth\.stage=9 does nothing without depth\.mode=curr"):
+        DepthConfig(stage=9)
     growing = DepthConfig("curriculum", truncate=1)
     growing.require_trains(range(1, 5), 3001)
     with pytest.raises(ConfigError, match=r"ends at K=3 in steps=3000.*model has 4 loops"):
