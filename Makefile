@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-slow test-adapters suites check format bench bench-envs \
-  bench-data bench-training docs goldens results clean
+  bench-data bench-training docs goldens results recipe-tabletop clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
 
 setup:  ## leave the tested environment in .venv (PYTHON=python3.12 and TORCH_INDEX=URL choose)
 	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
@@ -62,7 +62,21 @@ docs: setup  ## write again what docs/ has from the program: commands.md and rol
 goldens: setup  ## write the format goldens again; review the diff, it is a format change
 	@for script in tests/goldens/make_*.py tests/envs/make_*.py; do $(BIN)/python $$script || exit 1; done
 
-recipe-%: setup  ## collect, train, export and evaluate lift (what is shipped), push, place or catch-roll
+# Demonstrations of each task; the shipped policy learns from all of them.
+TABLETOP := reach:1000 button:1000 drawer:1000 lift:3000 stack:4000 push:2000 place:2000
+
+recipe-tabletop: setup  ## the shipped policy: collect seven tasks, train, export, evaluate each
+	@for each in $(TABLETOP); do \
+	  $(BIN)/policy-collect env=$${each%:*} episodes=$${each#*:} \
+	    out=outputs/tabletop/$${each%:*}.zarr || exit 1; \
+	done
+	$(BIN)/policy-train recipe=tabletop
+	$(BIN)/policy-export recipe=tabletop
+	@for each in $(TABLETOP); do \
+	  $(BIN)/policy-eval recipe=tabletop env=$${each%:*} append=true || exit 1; \
+	done
+
+recipe-%: setup  ## the same for one task alone: lift, push, place or catch-roll
 	$(BIN)/policy-collect recipe=$*
 	$(BIN)/policy-train recipe=$*
 	$(BIN)/policy-export recipe=$*

@@ -69,6 +69,17 @@ def trained_seeds(provenance: Mapping[str, Any]) -> range:
     return range(settings["seed"], settings["seed"] + int(provenance.get("episodes", 0)))
 
 
+def trained_envs(provenance: Mapping[str, Any]) -> list[str]:
+    """The environments whose demonstrations a policy's provenance names; none where it names none.
+
+    Of one data set it has the settings, of several those of each.
+    """
+    data = provenance.get("data_provenance", {})
+    stores = data.get("stores", [{"provenance": data}])
+    settings = (store.get("provenance", {}).get("settings", {}) for store in stores)
+    return [each["env"] for each in settings if "env" in each]
+
+
 def _text(seeds: range) -> str:
     return f"{seeds.start} on" if seeds.stop == _END else f"{seeds.start} to {seeds.stop - 1}"
 

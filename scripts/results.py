@@ -118,12 +118,17 @@ STAGES = {
             for env in ENV_NAMES
         ],
     ),
-    "lift": Stage(
-        "`lift` at each depth",
-        "The policy that is shipped.",
-        "outputs/lift",
-        ["policy-eval recipe=lift episodes=200 workers=2"],
+    "tabletop": Stage(
+        "The policy that is shipped, at each depth",
+        "Seven tasks in one policy, each told by its instruction (`make recipe-tabletop`).",
+        "outputs/tabletop/results",
+        [
+            f"policy-eval recipe=tabletop env={env} workers=2 append=true"
+            for env in ENV_NAMES
+            if env != "catch-roll"
+        ],
     ),
+    "lift": _trained("lift", "3,000 demonstrations from pixels, of this task alone."),
     "push": _trained("push", "2,000 demonstrations from pixels."),
     "place": _trained("place", "2,000 demonstrations from pixels."),
     "catch-roll": _trained(

@@ -3,7 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopdit.errors import ConfigError
-from loopdit.eval.seeds import SEEDS, require_purpose, require_unseen, trained_seeds
+from loopdit.eval.seeds import (
+    SEEDS,
+    require_purpose,
+    require_unseen,
+    trained_envs,
+    trained_seeds,
+)
 
 
 def test_no_seed_is_for_two_purposes_and_the_ranges_leave_no_gap():
@@ -36,3 +42,11 @@ def test_provenance_says_which_seeds_were_trained_on():
     assert trained_seeds(collected) == range(100, 103)
     assert trained_seeds({**collected, "data_seeds": [90, 110]}) == range(90, 111)
     assert len(trained_seeds({})) == 0
+
+
+def test_what_was_demonstrated_is_known_of_one_data_set_and_of_several():
+    lift, push = ({"settings": {"env": name}} for name in ("lift", "push"))
+    assert trained_envs({"data_provenance": lift}) == ["lift"]
+    stores = [{"provenance": lift}, {"provenance": push}, {"provenance": {}}]
+    assert trained_envs({"data_provenance": {"stores": stores}}) == ["lift", "push"]
+    assert trained_envs({}) == trained_envs({"data_provenance": {}}) == []
