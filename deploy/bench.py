@@ -41,7 +41,7 @@ from loopdit.deploy.bundle import Bundle, default_bundle, file_entry
 from loopdit.deploy.bundle_writer import with_latency
 from loopdit.deploy.latency import VISIT, Arm, Measured, Workload, measure_arms
 from loopdit.deploy.manifest import MANIFEST
-from loopdit.deploy.probes import Probes, make_probes
+from loopdit.deploy.probes import Probes, bundle_probes
 from loopdit.deploy.roofline import Speed
 from loopdit.deploy.roofline_products import TimedProducts
 from loopdit.errors import BundleError, ConfigError
@@ -132,15 +132,8 @@ def run_bench(config: BenchConfig, console: Console) -> dict[str, Any]:
         bundle.require_loops(k)
     facts = machine_and_versions()  # before the load of our own
     older = config.compare and _older(config, facts["machine"])
-    probes = make_probes(
-        bundle.spec,
-        bundle.horizon,
-        max(_MIN_PROBES, *config.batch),
-        config.seed,
-        config.data,
-        bundle.manifest.told,
-        bundle.manifest.instructions,
-    )
+    count = max(_MIN_PROBES, *config.batch)
+    probes = bundle_probes(bundle, count, config.seed, config.data)
     console.print(describe_machine(facts), highlight=False, soft_wrap=True)
     measured, yardsticks = _measured(config, bundle, probes, console)
     if not measured.results:

@@ -38,7 +38,7 @@ from loopdit.deploy.manifest_migration import READABLE_VERSIONS, migrated
 from loopdit.errors import BundleError, ConfigError, LoopditError
 
 _CHECKPOINT = "checkpoint.json"
-_SHIPPED = Path(__file__).resolve().parent / "bundles" / "lift"
+_SHIPPED = Path(__file__).resolve().parent / "bundles" / "tabletop"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from loopdit.datasets.spec import COMMITTED, PolicySpec, TensorSpec
 from loopdit.datasets.store import EpisodeStore
+from loopdit.deploy.bundle import Bundle
 from loopdit.errors import StoreError
 from loopdit.policy.encoders.absent_cameras import AVAILABLE
 from loopdit.policy.encoders.vocabulary import INSTRUCTION
@@ -77,6 +78,12 @@ def make_probes(
         observations[INSTRUCTION] = np.stack(given)
     noise = generator.standard_normal((count, horizon, spec.action.shape[0]), dtype=np.float32)
     return Probes(observations, noise, source)
+
+
+def bundle_probes(bundle: Bundle, count: int, seed: int, data: str = "") -> Probes:
+    """`make_probes` for a bundle, told what its policy is told."""
+    told, known = bundle.manifest.told, bundle.manifest.instructions
+    return make_probes(bundle.spec, bundle.horizon, count, seed, data, told, known)
 
 
 def _recorded(

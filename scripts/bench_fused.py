@@ -39,7 +39,7 @@ from loopdit.deploy.backends.fused.cpu_library import COMPILE_OPTIONS
 from loopdit.deploy.backends.registry import cpp_compiler
 from loopdit.deploy.bundle import Bundle, default_bundle
 from loopdit.deploy.parity import backend_chunks
-from loopdit.deploy.probes import Probes, make_probes
+from loopdit.deploy.probes import Probes, bundle_probes
 from loopdit.machine import machine_and_versions
 from loopdit.policy.checkpoint import load_policy
 from loopdit.policy.encoders.keypoints import KeypointEncoder
@@ -85,7 +85,7 @@ def serve_backend(bundle: Bundle, backend: str, precision: str) -> None:
     """An arm's own process: for "time K" the fastest chunk of some, in CPU seconds; for "error K"
     how far its chunks are from the trained module's in float64."""
     loaded = load_backend(bundle, backend, threads=1, precision=precision)
-    probes = make_probes(bundle.spec, bundle.horizon, PROBES, seed=0)
+    probes = bundle_probes(bundle, PROBES, seed=0)
     observation, noise = probes.batch(0, 1)
     for line in sys.stdin:
         what, loops = line.split()[0], int(line.split()[1])

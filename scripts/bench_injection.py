@@ -1,6 +1,6 @@
 """What input injection and the Jacobian penalty do to loops that learn real demonstrations.
 
-    python scripts/bench_injection.py deploy/bundles/lift outputs/demos/lift.zarr OUT
+    python scripts/bench_injection.py deploy/bundles/tabletop outputs/tabletop/lift.zarr OUT
 
 A looped stack of one block (LoopConfig, scope "stack", paper's gates) regresses the demonstrated
 chunk from the observation tokens of the bundle's frozen encoders, in four arms: with and without

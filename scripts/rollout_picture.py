@@ -30,7 +30,7 @@ def main() -> None:
     """Roll out, keep a few moments, write them side by side."""
     bundle = Bundle.open(default_bundle())
     model = ServedBundle(bundle, load_backend(bundle))
-    env = make_env("lift", bundle.spec.cameras[0].shape[0])
+    env = make_env("stack", bundle.spec.cameras[0].shape[0])
     pictures: list[np.ndarray] = []
     done = rollout(
         env,

@@ -64,7 +64,7 @@ def test_every_command_of_a_page_exists_and_takes_its_options(page: Path, comman
             assert {word for word in words[1:] if "=" not in word} <= make_targets(), words
         elif program == "python" and words[1] == "-m":
             assert find_spec(words[2]), words
-        elif program == "python":
+        elif program in ("python", "sh"):
             assert (ROOT / words[1]).is_file(), words
         elif program.startswith("policy-"):
             subcommand = " ".join([program, *words[1:2]])

@@ -32,7 +32,7 @@ COMMAND = Command(
     folder="fixed_point",
     summary="whether the loops of a checkpoint approach a fixed point, beside random weights.",
     examples=(
-        "python -m loopdit.policy.fixed_point checkpoint=deploy/bundles/lift",
+        "python -m loopdit.policy.fixed_point checkpoint=deploy/bundles/tabletop",
         "python -m loopdit.policy.fixed_point checkpoint=outputs/checkpoint data=lift.zarr",
     ),
 )

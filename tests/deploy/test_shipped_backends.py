@@ -14,7 +14,7 @@ from tests.deploy.general_backends import GENERAL
 from loopdit.deploy.backends import load_backend
 from loopdit.deploy.bundle import Bundle, default_bundle
 from loopdit.deploy.parity import backend_chunks, reference_chunks
-from loopdit.deploy.probes import Probes, make_probes
+from loopdit.deploy.probes import Probes, bundle_probes
 from loopdit.policy.checkpoint import load_policy
 
 STEPS = 4
@@ -35,7 +35,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def probes(bundle: Bundle) -> Probes:
-    return make_probes(bundle.spec, bundle.horizon, 6, seed=0)
+    return bundle_probes(bundle, 6, seed=0)
 
 
 @pytest.fixture(scope="module")

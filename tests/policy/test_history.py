@@ -7,10 +7,11 @@ import torch
 from tests.policy.policies import SMALL, small_spec
 
 from loopdit.deploy.backends import load_backend
-from loopdit.deploy.bundle import Bundle, default_bundle
+from loopdit.deploy.bundle import Bundle
 from loopdit.policy.checkpoint import load_policy, save_checkpoint
 from loopdit.policy.looped_policy import LoopedPolicy
 
+VERSION_1 = Path(__file__).parents[1] / "goldens" / "bundle_v1"
 STEPS = 3
 SPEC = small_spec(cameras=2)
 
@@ -35,11 +36,11 @@ def observed(batch: int = 2) -> dict[str, torch.Tensor]:
 
 
 def test_without_history_a_policy_is_what_it_was_before_there_was_any():
-    """The shipped bundle is older than history: same parameters, and the chunk of its export."""
-    bundle = Bundle.open(default_bundle())
+    """A spec of old says nothing of history: same parameters, and the chunk of its export."""
+    bundle = Bundle.open(VERSION_1)
     assert bundle.spec.history == 1
     load_backend(bundle, "torch")  # raises where it computes another chunk
-    assert "history_position" not in dict(load_policy(default_bundle()).model.named_parameters())
+    assert "history_position" not in dict(load_policy(VERSION_1).model.named_parameters())
 
 
 def test_each_past_step_becomes_the_tokens_of_a_single_one_and_its_place_in_time(
