@@ -9,14 +9,13 @@ too, eager: for measuring, and for who wants several chunks of one observation.
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Generator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from loopdit.datasets.spec import Observation
+from loopdit.deploy.backends.gpu_memory import gpu_memory
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.backends.torch_policy import (
@@ -50,7 +49,7 @@ class CudaGraphBackend:
         # Of the whole process: float32 means float32, and not the 10 bits of TF32.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        with _gpu_memory():
+        with gpu_memory():
             self._policy = torch_policy(bundle, options.precision, self.device)
         self._graphs: OrderedDict[tuple[int, int, int], _ChunkGraph] = OrderedDict()
 
@@ -58,7 +57,7 @@ class CudaGraphBackend:
     def encode(self, observation: Observation, loops: int) -> Context:
         """See `Backend.encode`. Raises BundleError for a K that was not exported."""
         self._bundle.require_loops(loops)
-        with _gpu_memory():
+        with gpu_memory():
             tensors = {name: self._on_gpu(value) for name, value in observation.items()}
             context = self._policy.encode(tensors, loops)
             torch.cuda.synchronize()  # or the time of encoding would be counted as denoising
@@ -67,7 +66,7 @@ class CudaGraphBackend:
     @torch.inference_mode()
     def denoise(self, context: Context, noise: np.ndarray, steps: int) -> np.ndarray:
         """See `Backend.denoise`."""
-        with _gpu_memory():
+        with gpu_memory():
             times = step_times(context.batch, steps, self.device)
             encoded = context.tensors[_CONTEXT]
             actions = denoised(self._policy, encoded, self._on_gpu(noise), times)
@@ -82,7 +81,7 @@ class CudaGraphBackend:
             self._bundle.require_loops(loops)
             while len(self._graphs) >= _KEPT_GRAPHS:
                 self._graphs.popitem(last=False)
-            with _gpu_memory():
+            with gpu_memory():
                 self._graphs[key] = _ChunkGraph(self._policy, observation, loops, noise, steps)
         self._graphs.move_to_end(key)
         return self._graphs[key](observation, noise)
@@ -141,18 +140,6 @@ class _ChunkGraph:
             self._actions.copy_(self._made, non_blocking=True)
             self._stream.synchronize()
         return self._actions.numpy().copy()
-
-
-@contextmanager
-def _gpu_memory() -> Generator[None]:
-    """Raise BundleError, with the remedy, where the GPU has no memory left."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise BundleError(
-            "the GPU has too little free memory for this policy at this batch size. Use a smaller "
-            "batch, end other programs on it (nvidia-smi lists them), or use a CPU back end."
-        ) from error
 
 
 def load(bundle: Bundle, options: BackendOptions) -> CudaGraphBackend:

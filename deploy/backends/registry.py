@@ -172,8 +172,8 @@ def _kind(
 _GRAPH_PRECISIONS = (FP32, "fp16", "bf16", "int8")  # those that a bundle may have graphs of
 
 # What computes on a GPU is first: who has one wants it used. On the CPU the fastest in float32 is:
-# CPU time of a chunk of a policy of width 128, 10 steps, one thread, p50 of 200 in ms at K = 1 and 4,
-# visited in random order (one process each, an AVX-512 CPU, 2026-11-28):
+# CPU time of a chunk of a policy of width 128, 10 steps, one thread, p50 of 200 in ms at K = 1 and
+# 4, visited in random order (one process each, an AVX-512 CPU, 2026-11-28):
 #     fused 0.45, 1.20   onnxruntime 1.91, 3.81   openvino 2.20, 3.42   torch 6.79, 15.4
 # onnxruntime is before openvino, because it is installed with `serve` and they do not differ much.
 KINDS: dict[str, BackendKind] = {

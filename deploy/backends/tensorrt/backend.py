@@ -4,21 +4,20 @@ Not yet run on a GPU; the tests run it on the CPU, with ONNX Runtime in place of
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from loopdit.datasets.spec import Observation
+from loopdit.deploy.backends.gpu_memory import gpu_memory
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.backends.tensorrt.engine import Execution
 from loopdit.deploy.backends.tensorrt.policy_run import Place, PolicyRun, WholeChunk, step_times
 from loopdit.deploy.backends.tensorrt.static_graph import StaticGraph, read_static_graph
 from loopdit.deploy.bundle import Bundle
-from loopdit.errors import BundleError
 
 _KEPT_CHUNKS = 16  # each (K, steps, batch) holds GPU memory, and a client may ask for any
 
@@ -47,14 +46,14 @@ class TensorRTBackend:
     def encode(self, observation: Observation, loops: int) -> Context:
         """See `Backend.encode`. Raises BundleError for a K that was not exported."""
         batch = _batch(observation)
-        with _gpu_memory(), self._place.current():
+        with gpu_memory(), self._place.current():
             run = self._run(loops, batch)
             given = {name: self._placed(observation[name]) for name in run.given}
             return Context(loops, batch, run.context(given))
 
     def denoise(self, context: Context, noise: np.ndarray, steps: int) -> np.ndarray:
         """See `Backend.denoise`."""
-        with _gpu_memory(), self._place.current():
+        with gpu_memory(), self._place.current():
             run = self._run(context.loops, context.batch)
             times = step_times(context.batch, steps, self._place)
             return run.actions(context.tensors, self._placed(noise), times).cpu().numpy()
@@ -67,11 +66,11 @@ class TensorRTBackend:
         if key not in self._chunks:
             if len(self._chunks) >= _KEPT_CHUNKS:
                 self._chunks.popitem(last=False)
-            with _gpu_memory():
+            with gpu_memory():
                 # Executions of its own: a CUDA graph holds on to the memory they work in.
                 self._chunks[key] = WholeChunk(self._make_run(loops, key[2]), steps)
         self._chunks.move_to_end(key)
-        with _gpu_memory():
+        with gpu_memory():
             return self._chunks[key](observation, noise)
 
     def _placed(self, array: np.ndarray) -> Tensor:
@@ -98,13 +97,3 @@ class TensorRTBackend:
 
 def _batch(observation: Mapping[str, np.ndarray]) -> int:
     return len(next(iter(observation.values())))
-
-
-@contextmanager
-def _gpu_memory() -> Generator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise BundleError(
-            f"the GPU's memory is full: {error}. Stop what else uses it, or take a smaller batch."
-        ) from error
