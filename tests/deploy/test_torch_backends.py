@@ -61,6 +61,7 @@ def test_it_is_one_graph_for_one_and_one_for_every_larger_batch(
     compiles_and_acts_alike(backend, probes, tiny_policy)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # by torch itself
 @pytest.mark.slow
 def test_compiled_code_acts_as_the_trained_policy_does(
     tiny_bundle: Bundle, probes: Probes, tiny_policy: LoopedPolicy
