@@ -7,7 +7,7 @@ An observation is a flat dict from tensor name to array: `images.<camera>` (H, W
 `proprio` (P,) float32. The instruction (a string) travels beside it. An action is (A,) float32.
 A policy with history is given the last O observations in one: each tensor then has a leading axis
 O, the oldest first. One that knows what is in flight is given `committed` besides: the actions
-that will be executed before its chunk can be there (see `deploy/committed.py`). Environments and
+that will be executed before its chunk can be there (`deploy/robot/committed.py`). Environments and
 episode stores have neither: `recorded` is what a policy's spec has in common with theirs.
 """
 

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from loopdit.command import Command, run_command
-from loopdit.deploy.bundle import Bundle, default_bundle
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
 from loopdit.errors import BundleError, LoopditError, ServerError
 from loopdit.eval.demo_plan import (
     BUNDLE,

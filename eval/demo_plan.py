@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loopdit.command import option
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.errors import ConfigError
 from loopdit.eval.seeds import FIRST_TEST_SEED
 

@@ -21,7 +21,7 @@ import zmq
 
 from loopdit.deploy.messages import Error, WireError
 from loopdit.deploy.protocol import MAX_HEADER_BYTES
-from loopdit.deploy.server import loopback_endpoint
+from loopdit.deploy.serving.server import loopback_endpoint
 from loopdit.errors import ConfigError, LoopditError, ServerError
 from loopdit.eval.env_driver import MAX_REQUEST_BYTES, Driver, MakeEnvironment
 from loopdit.eval.env_messages import ENV_WIRE, EnvMessage

@@ -5,9 +5,9 @@ from typing import Any
 
 from loopdit.command import option
 from loopdit.deploy.backends import BACKEND_NAMES
-from loopdit.deploy.chunk_execution import EXECUTIONS, require_execution
-from loopdit.deploy.dispatcher import MAX_STEPS
-from loopdit.deploy.manifest import FP32, PRECISIONS
+from loopdit.deploy.bundle.manifest import FP32, PRECISIONS
+from loopdit.deploy.robot.chunk_execution import EXECUTIONS, require_execution
+from loopdit.deploy.serving.dispatcher import MAX_STEPS
 from loopdit.envs.registry import ENV_NAMES
 from loopdit.envs.variation import FORMS as VARIATIONS
 from loopdit.envs.variation import parse_variation

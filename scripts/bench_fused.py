@@ -37,9 +37,9 @@ import torch
 from loopdit.deploy.backends import load_backend
 from loopdit.deploy.backends.fused.cpu_library import COMPILE_OPTIONS
 from loopdit.deploy.backends.registry import cpp_compiler
-from loopdit.deploy.bundle import Bundle, default_bundle
-from loopdit.deploy.parity import backend_chunks
-from loopdit.deploy.probes import Probes, bundle_probes
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
+from loopdit.deploy.bundle.probes import Probes, bundle_probes
+from loopdit.deploy.export.parity import backend_chunks
 from loopdit.machine import machine_and_versions
 from loopdit.policy.checkpoint import load_policy
 from loopdit.policy.encoders.keypoints import KeypointEncoder

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 
 from loopdit.deploy.backends.registry import FP32
-from loopdit.deploy.bench_backend import COLUMNS, CPU
-from loopdit.deploy.bench_process import ChildProcess
-from loopdit.deploy.bench_statistics import paired_ratio
-from loopdit.deploy.bundle import Bundle, default_bundle
-from loopdit.deploy.latency import Arm, Workload, measure_arms
-from loopdit.deploy.probes import make_probes
+from loopdit.deploy.bench.latency import Arm, Workload, measure_arms
+from loopdit.deploy.bench.own_process import ChildProcess
+from loopdit.deploy.bench.statistics import paired_ratio
+from loopdit.deploy.bench.timed_backend import COLUMNS, CPU
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
+from loopdit.deploy.bundle.probes import make_probes
 from loopdit.machine import describe_machine, machine_and_versions
 from loopdit.whole_file import whole_file
 

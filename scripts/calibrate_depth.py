@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.windows import WindowSampler
-from loopdit.deploy.manifest import MANIFEST as BUNDLE_FILE
+from loopdit.deploy.bundle.manifest import MANIFEST as BUNDLE_FILE
 from loopdit.errors import ConfigError, LoopditError
 from loopdit.policy.checkpoint import load_checkpoint
 from loopdit.policy.depth_calibration import ADAPTIVE_DEPTH, calibrate, save_calibration

@@ -11,9 +11,9 @@ import av
 import numpy as np
 
 from loopdit.deploy.backends import load_backend
-from loopdit.deploy.bundle import Bundle, default_bundle
-from loopdit.deploy.chunk_execution import make_execution
-from loopdit.deploy.served_bundle import ServedBundle
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
+from loopdit.deploy.robot.chunk_execution import make_execution
+from loopdit.deploy.serving.served_bundle import ServedBundle
 from loopdit.envs.registry import make_env
 from loopdit.eval.reporting.video import picture
 from loopdit.eval.rollouts.delays import parse_delay

@@ -20,7 +20,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", [SPEC, CLIENT, "loopdit.deploy.chunk_player", "loopdit.deploy.committed"]
+    "module", [SPEC, CLIENT, "loopdit.deploy.robot.chunk_player", "loopdit.deploy.robot.committed"]
 )
 def test_the_robots_side_loads_nothing_beyond_the_bare_install(module: str):
     third_party = {"numpy", "zmq", "msgspec"}

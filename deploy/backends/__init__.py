@@ -10,8 +10,8 @@ import numpy as np
 from loopdit.deploy.backends.cuda_driver import cuda_driver
 from loopdit.deploy.backends.protocol import Backend, Context, run_chunk
 from loopdit.deploy.backends.registry import FP32, KINDS, BackendKind, BackendOptions
-from loopdit.deploy.bundle import Bundle
-from loopdit.deploy.witness import Witness, witness_inputs
+from loopdit.deploy.bundle.bundle import Bundle
+from loopdit.deploy.bundle.witness import Witness, witness_inputs
 from loopdit.errors import BundleError, ConfigError
 
 __all__ = ["AUTO", "BACKEND_NAMES", "DEFAULT_THREADS", "Backend", "Context", "load_backend"]

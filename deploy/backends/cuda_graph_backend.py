@@ -25,7 +25,7 @@ from loopdit.deploy.backends.torch_policy import (
     torch_policy,
     whole_chunk,
 )
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.errors import BundleError
 from loopdit.policy.looped_policy import LoopedPolicy
 

@@ -17,7 +17,7 @@ from loopdit.cache_folder import cache_folder
 from loopdit.datasets.spec import COMMITTED, Observation
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import BackendOptions
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.errors import BundleError
 
 _KEPT_STEP_TIMES = 32  # (batch, steps) pairs; a client may ask for any

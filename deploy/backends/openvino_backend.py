@@ -13,7 +13,7 @@ import openvino
 from loopdit.datasets.spec import COMMITTED, Observation
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import FP32, BackendOptions
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.errors import BundleError
 
 # (batch, K) pairs; a client may ask for any batch, and each holds a copy of the weights.

@@ -18,7 +18,7 @@ from typing import cast
 
 from loopdit.deploy.backends.cuda_driver import cuda_driver
 from loopdit.deploy.backends.protocol import Backend
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 
 FP32 = "fp32"
 

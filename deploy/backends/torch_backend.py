@@ -11,7 +11,7 @@ from loopdit.datasets.spec import Observation
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.backends.torch_policy import denoised, step_times, torch_policy
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 
 _CONTEXT = "context"
 

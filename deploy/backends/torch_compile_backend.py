@@ -19,7 +19,7 @@ from loopdit.datasets.spec import Observation
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.backends.torch_policy import torch_policy
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.errors import BundleError
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.policy.checkpoint import load_policy
 from loopdit.policy.looped_dit import Context
 from loopdit.policy.looped_policy import LoopedPolicy

@@ -15,7 +15,7 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 
 from loopdit.datasets.spec import COMMITTED, Observation
-from loopdit.deploy.committed import unpacked
+from loopdit.deploy.robot.committed import unpacked
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment, Expert
 from loopdit.eval.rollouts.rollout import Answer

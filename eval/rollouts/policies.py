@@ -19,8 +19,8 @@ from loopdit.datasets.spec import (
 )
 from loopdit.datasets.store import ACTION, EpisodeStore
 from loopdit.deploy.client import PolicyClient
-from loopdit.deploy.committed import from_observation, unpacked
-from loopdit.deploy.served_policy import ServedPolicy
+from loopdit.deploy.robot.committed import from_observation, unpacked
+from loopdit.deploy.serving.served_policy import ServedPolicy
 from loopdit.errors import ConfigError, ServerError
 from loopdit.eval.environment import Environment, Expert
 from loopdit.eval.rollouts.rollout import Answer
@@ -134,7 +134,7 @@ def torch_module(policy: "LoopedPolicy", rule: StoppingRule | None = None) -> In
     """
     import torch  # late: baselines and served policies need none
 
-    from loopdit.deploy.served_bundle import starting_noise
+    from loopdit.deploy.serving.served_bundle import starting_noise
     from loopdit.policy.adaptive_depth import act_adaptively
     from loopdit.policy.encoders.absent_cameras import complete_observation
     from loopdit.policy.encoders.vocabulary import INSTRUCTION

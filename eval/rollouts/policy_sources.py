@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.store import EpisodeStore
 from loopdit.deploy.backends import AUTO, load_backend
-from loopdit.deploy.bundle import Bundle, default_bundle, model_id
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle, model_id
+from loopdit.deploy.bundle.manifest import FP32, MANIFEST
 from loopdit.deploy.client import PolicyClient
-from loopdit.deploy.manifest import FP32, MANIFEST
-from loopdit.deploy.served_bundle import ServedBundle
+from loopdit.deploy.serving.served_bundle import ServedBundle
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
 from loopdit.eval.rollouts.condition import Condition

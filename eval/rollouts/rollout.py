@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from loopdit.datasets.spec import Observation
-from loopdit.deploy.chunk_execution import ChunkExecution
-from loopdit.deploy.committed import with_committed
-from loopdit.deploy.observation_history import ObservationHistory
+from loopdit.deploy.robot.chunk_execution import ChunkExecution
+from loopdit.deploy.robot.committed import with_committed
+from loopdit.deploy.robot.observation_history import ObservationHistory
 from loopdit.eval.environment import Environment
 from loopdit.eval.rollouts.control import ControlRecord, control_record, never_waiting_record
 from loopdit.eval.rollouts.delays import Delay

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Self, cast
 
 from loopdit.deploy.backends import AUTO
-from loopdit.deploy.chunk_execution import ChunkExecution, make_execution
-from loopdit.deploy.manifest import FP32
+from loopdit.deploy.bundle.manifest import FP32
 from loopdit.deploy.messages import ErrorCode, WireError
+from loopdit.deploy.robot.chunk_execution import ChunkExecution, make_execution
 from loopdit.errors import ConfigError, LoopditError, ServerError
 from loopdit.eval.environment import Environment, EnvironmentGone
 from loopdit.eval.open_env import DEFAULT_IMAGE_SIZE, open_env

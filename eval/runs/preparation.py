@@ -13,8 +13,8 @@ from typing import Any
 
 from loopdit.datasets.store import EpisodeStore
 from loopdit.deploy.backends import AUTO
-from loopdit.deploy.bundle import Bundle, default_bundle
-from loopdit.deploy.manifest import FP32, MANIFEST
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
+from loopdit.deploy.bundle.manifest import FP32, MANIFEST
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
 from loopdit.eval.eval_config import EvalConfig

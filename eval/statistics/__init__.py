@@ -1,1 +1,1 @@
-"""What outcomes on paired seeds show, and what they do not: pure functions of numbers."""
+"""What numbers show and what they do not: outcomes on paired seeds, losses over seeds. Pure."""

@@ -39,8 +39,8 @@ from loopdit.datasets.mixing import DataPart
 from loopdit.datasets.spec import Observation, PolicySpec
 from loopdit.datasets.statistics import compute_statistics
 from loopdit.datasets.store import EpisodeStore
-from loopdit.deploy.served_policy import Inference
-from loopdit.deploy.server import PolicyServer
+from loopdit.deploy.serving.served_policy import Inference
+from loopdit.deploy.serving.server import PolicyServer
 from loopdit.whole_file import whole_file
 
 _STATE, _METRICS = "state.pt", "metrics.jsonl"

@@ -9,8 +9,8 @@ from tests.adapters.conftest import MakeSuiteEnv
 from tests.adapters.contract import check_contract, check_determinism
 
 from loopdit.datasets.spec import Observation, PolicySpec
-from loopdit.deploy.served_policy import Inference
-from loopdit.deploy.server import PolicyServer
+from loopdit.deploy.serving.served_policy import Inference
+from loopdit.deploy.serving.server import PolicyServer
 from loopdit.errors import ConfigError
 from loopdit.eval.eval_config import EvalConfig
 from loopdit.eval.evaluate import run

@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 
 from loopdit.datasets.spec import PolicySpec, TensorSpec
-from loopdit.deploy.bundle import Bundle, file_entry
-from loopdit.deploy.bundle_writer import write_manifest
-from loopdit.deploy.export import ExportConfig, export_bundle
-from loopdit.deploy.graph_precision import write_reduced
-from loopdit.deploy.manifest import FP32, MANIFEST, PRECISIONS, WEIGHTS
+from loopdit.deploy.bundle.bundle import Bundle, file_entry
+from loopdit.deploy.bundle.manifest import FP32, MANIFEST, PRECISIONS, WEIGHTS
+from loopdit.deploy.bundle.writer import write_manifest
+from loopdit.deploy.export.command import ExportConfig, export_bundle
+from loopdit.deploy.export.graph_precision import write_reduced
 from loopdit.policy.checkpoint import save_checkpoint
 from loopdit.policy.depth_calibration import Calibration, save_calibration
 from loopdit.policy.looped_dit_config import LoopedDiTConfig

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from loopdit.datasets.spec import Observation, PolicySpec, TensorSpec
-from loopdit.deploy.served_policy import Inference
+from loopdit.deploy.serving.served_policy import Inference
 
 SPEC = PolicySpec(
     observations=(

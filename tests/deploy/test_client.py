@@ -30,7 +30,7 @@ from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.messages import ErrorCode, Welcome, WireError
 from loopdit.deploy.protocol import Frame, encode
-from loopdit.deploy.server import PolicyServer
+from loopdit.deploy.serving.server import PolicyServer
 from loopdit.errors import ConfigError, LoopditError, ObservationError, ServerError, SpecMismatch
 
 ANY_PORT = "tcp://127.0.0.1:0"
@@ -289,7 +289,7 @@ def test_a_server_of_another_version_is_a_clear_error_at_connect(frames: list[Fr
 
 SERVE_ECHO = """
 import sys
-from loopdit.deploy.server import PolicyServer
+from loopdit.deploy.serving.server import PolicyServer
 from tests.deploy.echo_policy import EchoPolicy
 with PolicyServer(EchoPolicy(), sys.argv[1]) as server:
     print(server.endpoint, flush=True)
@@ -355,7 +355,7 @@ def test_a_closed_client_says_so(client: PolicyClient):
 def test_the_robot_side_imports_nothing_heavy():
     heavy = {"torch", "hydra", "mujoco", "zarr", "onnxruntime", "rich", "omegaconf"}
     script = (
-        "import loopdit.deploy.client, loopdit.deploy.chunk_player, sys;"
+        "import loopdit.deploy.client, loopdit.deploy.robot.chunk_player, sys;"
         f"print(sorted({heavy!r} & set(sys.modules)))"
     )
     found = subprocess.run(

@@ -8,8 +8,8 @@ import pytest
 
 from loopdit.datasets.spec import Observation, PolicySpec
 from loopdit.datasets.store import EpisodeStore
-from loopdit.deploy.served_policy import Inference
-from loopdit.deploy.server import PolicyServer
+from loopdit.deploy.serving.served_policy import Inference
+from loopdit.deploy.serving.server import PolicyServer
 from loopdit.envs.arm_env import arm_spec
 from loopdit.eval.collect import CollectConfig, Collected, collect
 

@@ -11,7 +11,7 @@ import torch
 from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
 from tests.eval.evaluations import comparable
 
-from loopdit.deploy.server import PolicyServer
+from loopdit.deploy.serving.server import PolicyServer
 from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError, EvaluationFailed, ServerError, SpecMismatch
 from loopdit.eval.eval_config import EvalConfig

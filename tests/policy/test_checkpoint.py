@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.policy.policies import SMALL, small_spec
 
-from loopdit.deploy.bundle import default_bundle
+from loopdit.deploy.bundle.bundle import default_bundle
 from loopdit.errors import CheckpointError
 from loopdit.policy.checkpoint import (
     TrainingState,
@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, policy: Loop
     code = f"""
 import resource, signal
 from pathlib import Path
-from loopdit.deploy.bundle import default_bundle
+from loopdit.deploy.bundle.bundle import default_bundle
 from loopdit.errors import CheckpointError
 from loopdit.policy.checkpoint import load_policy, save_checkpoint
 policy = load_policy({str(tmp_path)!r})

@@ -7,7 +7,7 @@ import torch
 from tests.policy.policies import SMALL, small_spec
 
 from loopdit.deploy.backends import load_backend
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.policy.checkpoint import load_policy, save_checkpoint
 from loopdit.policy.looped_policy import LoopedPolicy
 

@@ -10,7 +10,7 @@ from tests.policy.policies import SMALL, small_spec, small_store
 
 from loopdit.datasets.spec import PROPRIO, PolicySpec, TensorSpec
 from loopdit.datasets.statistics import VectorStatistics
-from loopdit.deploy.bundle import Bundle, default_bundle
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
 from loopdit.errors import CheckpointError, ConfigError
 from loopdit.policy.checkpoint import load_policy, save_checkpoint
 from loopdit.policy.looped_dit_config import LoopedDiTConfig

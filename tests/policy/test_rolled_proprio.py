@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from loopdit.datasets.spec import PolicySpec, TensorSpec
-from loopdit.deploy.committed import packed
+from loopdit.deploy.robot.committed import packed
 from loopdit.envs.arm_env import arm_spec
 from loopdit.envs.registry import make_env
 from loopdit.envs.rotations import matrix_of, multiply, quaternion_of

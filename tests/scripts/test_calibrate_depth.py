@@ -8,7 +8,7 @@ import torch
 from tests.policy.policies import SMALL, small_store
 
 import loopdit
-from loopdit.deploy.bundle import default_bundle
+from loopdit.deploy.bundle.bundle import default_bundle
 from loopdit.policy.checkpoint import save_checkpoint
 from loopdit.policy.looped_policy import LoopedPolicy
 

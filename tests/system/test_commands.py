@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from loopdit.datasets.store import EpisodeStore
-from loopdit.deploy.bundle import Bundle, default_bundle
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
 
 
 def command(name: str, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from loopdit.deploy.backends import load_backend
-from loopdit.deploy.bundle import Bundle
-from loopdit.deploy.served_bundle import ServedBundle
-from loopdit.deploy.server import PolicyServer
+from loopdit.deploy.bundle.bundle import Bundle
+from loopdit.deploy.serving.served_bundle import ServedBundle
+from loopdit.deploy.serving.server import PolicyServer
 from loopdit.eval.runs.journal import read_journal
 
 

@@ -28,7 +28,7 @@ def test_a_store_is_described_without_torch(tmp_path: Path):
     code = """
 import sys
 sys.modules["torch"] = None
-from loopdit.deploy.info import main
+from loopdit.deploy.info.command import main
 sys.argv = ["policy-info", sys.argv[1]]
 main()
 """

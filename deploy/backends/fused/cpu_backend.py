@@ -21,7 +21,7 @@ from loopdit.deploy.backends.fused.sampler import StepPlan, step_plan
 from loopdit.deploy.backends.fused.weights import kernel_weights, require_supported
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import FP32, BackendOptions
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.errors import BundleError
 from loopdit.policy.checkpoint import load_policy
 from loopdit.policy.encoders.absent_cameras import AVAILABLE

@@ -22,7 +22,7 @@ from loopdit.errors import BundleError
 if TYPE_CHECKING:
     from loopdit.deploy.backends.protocol import Backend
     from loopdit.deploy.backends.registry import BackendOptions
-    from loopdit.deploy.bundle import Bundle
+    from loopdit.deploy.bundle.bundle import Bundle
 
 
 def load(bundle: "Bundle", options: "BackendOptions") -> "Backend":

@@ -17,7 +17,7 @@ from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.backends.tensorrt.engine import Execution
 from loopdit.deploy.backends.tensorrt.policy_run import Place, PolicyRun, WholeChunk, step_times
 from loopdit.deploy.backends.tensorrt.static_graph import StaticGraph, read_static_graph
-from loopdit.deploy.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle
 
 _KEPT_CHUNKS = 16  # each (K, steps, batch) holds GPU memory, and a client may ask for any
 

@@ -8,7 +8,7 @@ import pytest
 from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
 
 from loopdit.datasets.spec import Observation
-from loopdit.deploy.chunk_execution import EXECUTIONS, make_execution
+from loopdit.deploy.robot.chunk_execution import EXECUTIONS, make_execution
 from loopdit.envs.arm_env import ArmEnv
 from loopdit.envs.registry import make_env
 from loopdit.eval.rollouts.delays import parse_delay

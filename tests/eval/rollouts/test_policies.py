@@ -12,11 +12,11 @@ from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
 
 from loopdit.datasets.spec import FROM_COMMITTED, FROM_OBSERVATION, Observation
 from loopdit.datasets.store import EpisodeStore
-from loopdit.deploy.bundle import Bundle, default_bundle
-from loopdit.deploy.bundle_archive import pack
-from loopdit.deploy.committed import with_committed
-from loopdit.deploy.served_policy import Inference
-from loopdit.deploy.server import PolicyServer
+from loopdit.deploy.bundle.archive import pack
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
+from loopdit.deploy.robot.committed import with_committed
+from loopdit.deploy.serving.served_policy import Inference
+from loopdit.deploy.serving.server import PolicyServer
 from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import BundleError, ConfigError, ServerError
 from loopdit.eval.evaluate import EvalConfig

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.eval.counting_env import IDLE, CountingEnv, FakeClock, PlanningPolicy
 
 from loopdit.datasets.spec import Observation
-from loopdit.deploy.chunk_execution import make_execution
-from loopdit.deploy.committed import unpacked
+from loopdit.deploy.robot.chunk_execution import make_execution
+from loopdit.deploy.robot.committed import unpacked
 from loopdit.errors import ConfigError
 from loopdit.eval.rollouts.delays import parse_delay
 from loopdit.eval.rollouts.informed_expert import InformedExpert
