@@ -6,6 +6,8 @@
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# A file's tests stay in one process, with what they share: an export is made once, not four times.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # pyright looks on the network for a newer version of itself unless told not to.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
@@ -19,10 +21,10 @@ demo: setup  ## demonstrations to closed-loop success: the whole path, with a re
 	$(BIN)/python -m loopdit.eval.demo
 
 test: setup  ## everything that needs neither a GPU nor minutes
-	$(PYTEST) -m "not slow and not gpu and not adapters"
+	$(PYTEST) $(PARALLEL) -m "not slow and not gpu and not adapters"
 
 test-fast: setup  ## the quick part of `test`: no whole commands, no other processes
-	$(PYTEST) -m "not slow and not gpu and not adapters and not system"
+	$(PYTEST) $(PARALLEL) -m "not slow and not gpu and not adapters and not system"
 
 test-slow: setup  ## what takes minutes
 	$(PYTEST) -m "slow and not gpu and not adapters"

@@ -189,7 +189,7 @@ class LoopedDiT(nn.Module):
         if dense:  # one stream, all of it at the sample's time
             tokens = torch.cat([context.keys[0, :, 0], tokens], dim=1)
         first, depth = tokens, 1 if dense else len(self.blocks)
-        loops = len(context.keys) // depth
+        loops = context.keys.shape[0] // depth
         from_loop = loops - truncate if truncate else 0
         for loop in range(loops):
             with _graph(loop >= from_loop):
@@ -212,7 +212,7 @@ class LoopedDiT(nn.Module):
         tokens = self.action_in(grouped) + self.action_position
         bias = None
         if context.mask is not None:
-            own = context.mask.new_ones(len(sample), tokens.shape[1])
+            own = context.mask.new_ones(sample.shape[0], tokens.shape[1])
             bias = torch.cat([context.mask, own], 1)[:, None, None]
         return tokens, condition, bias
 
@@ -257,7 +257,7 @@ class LoopedDiT(nn.Module):
             assert inputs.told is not None, "a policy that is told its task needs to be told"
             tokens = torch.cat([tokens, self.instruction(inputs.told)], dim=1)
             if mask is not None:
-                mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+                mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
         return tokens, mask
 
     def _framed(self, inputs: Inputs) -> Iterator[tuple[nn.Module, Tensor]]:
@@ -268,7 +268,7 @@ class LoopedDiT(nn.Module):
         if available is None:
             return None
         each = [available[:, [i]].expand(-1, n) for i, n in enumerate(self.camera_tokens)]
-        step = torch.cat([*each, available.new_ones(len(available), 1)], dim=1)
+        step = torch.cat([*each, available.new_ones(available.shape[0], 1)], dim=1)
         return step.repeat(1, self.config.history)
 
     def _with_committed(

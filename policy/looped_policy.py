@@ -288,7 +288,7 @@ class LoopedPolicy(nn.Module):
         raw = [observation[camera.name] for camera in self.spec.cameras]
         available = None
         if self.config.optional_cameras:
-            everything = raw[0].new_ones(len(raw[0]), len(raw), dtype=torch.bool)
+            everything = raw[0].new_ones(raw[0].shape[0], len(raw), dtype=torch.bool)
             available = observation.get(AVAILABLE, everything)
             # Black before the encoders: whatever is in its place reaches no gradient either.
             there = [available[:, i].view(-1, *(1,) * (f.ndim - 1)) for i, f in enumerate(raw)]

@@ -166,6 +166,8 @@ def _export(
     path: Path,
     weights: WeightsFile,
 ) -> Path:
+    # A free batch needs the model to say x.shape[0]: len(x) is a plain 2 to the exporter, which
+    # then traces all of it a second time, by another and slower way.
     with _quiet():
         program = torch.onnx.export(
             module.eval(),

@@ -29,7 +29,7 @@ class KeypointEncoder(nn.Module):
         """(B, 3, S, S) -> (B, TOKENS_PER_CAMERA, width)."""
         features = self.features(frame)  # (B, C, h, w)
         keypoints = _keypoints(features)  # (B, C, 3)
-        return self.project(keypoints.reshape(len(frame), TOKENS_PER_CAMERA, -1))
+        return self.project(keypoints.reshape(frame.shape[0], TOKENS_PER_CAMERA, -1))
 
 
 def _keypoints(features: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ EVERYTHING = replace(
 SPEC = small_spec(cameras=2)
 
 
-def exported(folder: Path, spec: PolicySpec, config: LoopedDiTConfig, steps: int = 3) -> Bundle:
+def exported(
+    folder: Path, spec: PolicySpec, config: LoopedDiTConfig, steps: int = 3, any_k: bool = True
+) -> Bundle:
     torch.manual_seed(0)
     policy = LoopedPolicy(spec, config).eval()
     with torch.no_grad():
@@ -45,7 +47,8 @@ def exported(folder: Path, spec: PolicySpec, config: LoopedDiTConfig, steps: int
             checkpoint=str(folder / "checkpoint"),
             out=str(folder / "bundle"),
             steps=steps,
-            loops=[2],  # and with K as an input
+            loops=[2],
+            loop_graphs=any_k,
             observations=6,
             repetitions=0,
         ),
@@ -119,25 +122,26 @@ def test_an_instruction_without_a_known_word_is_refused_with_the_closest(bundle:
         chunk(bundle, "torch", observation(bundle.spec), said="raise it")
 
 
+# Each graph takes seconds; how the sample is stepped is the same in those of any K.
 @pytest.mark.system
 @pytest.mark.parametrize(
-    "config",
+    ("config", "any_k"),
     [
-        replace(SMALL, instruction="task", instructions=[LIFT, STACK]),
-        replace(SMALL, objective=ObjectiveConfig("ddpm_eps")),
-        replace(SMALL, objective=ObjectiveConfig("ddpm_v"), in_flight=2),
-        replace(SMALL, objective=ObjectiveConfig("regression")),
-        replace(SMALL, objective=ObjectiveConfig("flow", sampler="heun")),
-        replace(SMALL, injection=True, encoder="pooled"),
+        (replace(SMALL, instruction="task", instructions=[LIFT, STACK]), True),
+        (replace(SMALL, objective=ObjectiveConfig("ddpm_eps")), False),
+        (replace(SMALL, objective=ObjectiveConfig("ddpm_v"), in_flight=2), True),
+        (replace(SMALL, objective=ObjectiveConfig("regression")), False),
+        (replace(SMALL, objective=ObjectiveConfig("flow", sampler="heun")), False),
+        (replace(SMALL, injection=True, encoder="pooled"), True),
     ],
     ids=["task", "eps", "v in flight", "regression", "heun", "injection"],
 )
 def test_every_way_to_make_a_policy_has_graphs_that_equal_torch(
-    tmp_path: Path, config: LoopedDiTConfig
+    tmp_path: Path, config: LoopedDiTConfig, any_k: bool
 ):
-    opened = exported(tmp_path, SPEC, config)
+    opened = exported(tmp_path, SPEC, config, any_k=any_k)
     assert opened.manifest.temperature == (1.0 if "ddpm" in config.objective.kind else 0.0)
-    assert opened.manifest.parity["proofs"][0]["counted_rows"]
+    assert opened.manifest.parity["proofs"][0]["counted_rows"] or not any_k
     assert opened.manifest.max_steps == (100 if "ddpm" in config.objective.kind else None)
 
 
@@ -157,7 +161,7 @@ def with_gripper() -> PolicySpec:
 @pytest.mark.system
 def test_a_gripper_by_cross_entropy_is_open_or_closed_in_the_graphs_too(tmp_path: Path):
     config = replace(SMALL, objective=ObjectiveConfig(gripper="bce"))
-    opened = exported(tmp_path, with_gripper(), config)
+    opened = exported(tmp_path, with_gripper(), config, any_k=False)
     for backend in GENERAL:
         gripper = chunk(opened, backend, observation(opened.spec))[:, 1]
         assert set(np.round(gripper, 6).tolist()) <= {0.0, 1.0}
