@@ -1,0 +1,1 @@
+"""One YAML for each experiment: see `loopdit.eval.experiments.experiment`."""

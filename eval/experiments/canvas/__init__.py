@@ -1,0 +1,1 @@
+"""Canvas models in experiments: how they are trained, measured and varied."""

@@ -1,0 +1,1 @@
+"""Tasks made in code, all of chance from a seed."""
