@@ -9,24 +9,51 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate.utils import broadcast
 
-from loopdit.datasets.windows import Batch, WindowSampler
+from loopdit.datasets.windows import Batch
 from loopdit.errors import ConfigError, LoopditError, StoreError
 from loopdit.policy.checkpoint import MANIFEST, CheckpointContent, TrainingState
 from loopdit.policy.training.closed_loop import ClosedLoop, Evaluated
 from loopdit.policy.training.logs import Logger
 from loopdit.policy.training.metrics import Row, RunningMean, append_row, flat
 from loopdit.policy.training.saving import CheckpointSaver
+from loopdit.policy.training.steps import NotFinite, StepTrainer
 from loopdit.policy.training.stopping import StopRequest
-from loopdit.policy.training.trainer import NotFinite, Trainer
-from loopdit.policy.training.validation import Validation
 from loopdit.progress import Progress
 
 _SINCE_ROW = "since_row"  # in a checkpoint: what is summed up for the next row
+
+
+class Places(Protocol):
+    """A sampler, of which a loop asks what to name in an error."""
+
+    def places(self, step: int, part: tuple[int, int] = (0, 1)) -> list[tuple[str, int]]:
+        """Where the windows of a batch are: the episode in words, its step."""
+        ...
+
+
+class Measured(Protocol):
+    """What a validation found."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For metrics.jsonl."""
+        ...
+
+    def sentence(self) -> str:
+        """For the screen."""
+        ...
+
+
+class Measure(Protocol):
+    """A validation: of a trainer's average, on a device."""
+
+    def measure(self, policy: Any, device: torch.device, /) -> Measured:
+        """Draws nothing from global generators."""
+        ...
 
 
 class TrainingLoop:
@@ -37,12 +64,12 @@ class TrainingLoop:
 
     def __init__(
         self,
-        trainer: Trainer,
-        sampler: WindowSampler,
+        trainer: StepTrainer,
+        sampler: Places,
         out: Path,
         provenance: dict[str, Any],
         clock: Callable[[], float],
-        validation: Validation | None = None,
+        validation: Measure | None = None,
         loggers: list[Logger] | None = None,
     ) -> None:
         self.trainer = trainer
@@ -59,6 +86,7 @@ class TrainingLoop:
         self._row_at = self._started = clock()
         self._spent = trainer.elapsed_s
         self._note = ""
+        self._more: tuple[str, ...] = ()  # of a row, what not every trainer tells
         self._has_saved = False
 
     def go_on_from(self, state: TrainingState) -> None:
@@ -133,7 +161,7 @@ class TrainingLoop:
             state = trainer.state()
             sums = {_SINCE_ROW: self._since_row.state()}
             state = replace(state, numbers={**state.numbers, **sums})
-        return CheckpointContent.of(trainer.average, found, state)
+        return trainer.content(found, state)
 
     def _step(self, batch: Batch) -> None:
         world, rank = (
@@ -145,7 +173,8 @@ class TrainingLoop:
             result = self.trainer.train_step(batch, start)
         except NotFinite as found:
             raise self._explained(found, (rank, world)) from found
-        self._since_row.add(loss=result.error, gradient_norm=result.gradient_norm)
+        self._since_row.add(loss=result.error, gradient_norm=result.gradient_norm, **result.more)
+        self._more = tuple(result.more)
 
     def _after_step(self) -> None:
         trainer, config = self.trainer, self.trainer.config
@@ -174,10 +203,11 @@ class TrainingLoop:
         row: Row = {
             "step": trainer.step,
             "elapsed_s": round(trainer.elapsed_s, 2),
-            "loss": {str(k): v for k, v in zip(trainer.policy.depths, means["loss"], strict=True)},
+            "loss": {str(k): v for k, v in zip(trainer.depths, means["loss"], strict=True)},
             "learning_rate": trainer.optimizer.param_groups[0]["lr"],
             "gradient_norm": means["gradient_norm"],
             "samples_per_s": round(rate, 1),
+            **{name: means[name] for name in self._more},
         }
         per_loop = " ".join(f"K{k}={loss:.3f}" for k, loss in row["loss"].items())
         self._note = f"step {trainer.step}  loss {per_loop}  {rate:.0f} samples/s"

@@ -11,13 +11,13 @@ numbers from its checkpoint; `normalize` must then be as before.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from loopdit.command import option
-from loopdit.datasets.spec import PROPRIO
+from loopdit.datasets.spec import PROPRIO, PolicySpec
 from loopdit.datasets.statistics import VectorStatistics
 from loopdit.errors import ConfigError
-from loopdit.policy.looped_policy import LoopedPolicy
-from loopdit.policy.normalizer import MEAN_STD, MODES
+from loopdit.policy.normalizer import MEAN_STD, MODES, Normalizer
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,15 @@ class NormalizeConfig:
                 )
 
 
+class Normalising(Protocol):
+    """A policy, as far as it normalises."""
+
+    spec: PolicySpec
+    normalizer: Normalizer
+
+
 def fit_normalizer(
-    policy: LoopedPolicy, statistics: Mapping[str, VectorStatistics], config: NormalizeConfig
+    policy: Normalising, statistics: Mapping[str, VectorStatistics], config: NormalizeConfig
 ) -> None:
     """Set the policy's normaliser from a data set's statistics, by "action" and "proprio".
 

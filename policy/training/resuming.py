@@ -3,30 +3,57 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, Protocol, cast
 
+from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.zarr_files import METADATA
 from loopdit.errors import CheckpointError, ConfigError
 from loopdit.policy.checkpoint import (
+    LOOPED,
     MANIFEST,
     TrainingState,
-    load_checkpoint,
     load_training_state,
+    read_raw,
 )
-from loopdit.policy.looped_policy import LoopedPolicy
-from loopdit.policy.training.config import TrainConfig
-from loopdit.policy.training.trainer import Trainer
+from loopdit.policy.training.steps import StepTrainer
 
 # What may differ when a run goes on: how long, where and how often, but not what is computed.
 _FREE_ON_RESUME = frozenset(
     {
         *("data", "out", "steps", "minutes", "device", "threads", "workers", "cache", "cache_gib"),
         *("save_every_s", "resume", "overwrite", "validate_every", "evaluate", "log"),
+        *("checkpoint", "latents", "latents_batch"),
     }
 )
 
 
-def refuse_to_overwrite(config: TrainConfig, out: Path) -> None:
+class ResumedRun(Protocol):
+    """The options of a training: a dataclass that has a default for each."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def data(self) -> Any:
+        """Episode stores."""
+        ...
+
+    @property
+    def stores(self) -> list[str]:
+        """Their names."""
+        ...
+
+    @property
+    def resume(self) -> bool:
+        """Whether it goes on from a checkpoint."""
+        ...
+
+    @property
+    def overwrite(self) -> bool:
+        """Whether it replaces one."""
+        ...
+
+
+def refuse_to_overwrite(config: ResumedRun, out: Path) -> None:
     """Raise CheckpointError where a checkpoint is in the way, or missing, ConfigError where `out`
     is an episode store."""
     if (out / METADATA).exists():
@@ -42,16 +69,20 @@ def refuse_to_overwrite(config: TrainConfig, out: Path) -> None:
 
 
 def require_same_run(
-    config: TrainConfig, policy: LoopedPolicy, provenance: dict[str, Any], out: Path
+    config: ResumedRun,
+    spec: PolicySpec,
+    provenance: dict[str, Any],
+    out: Path,
+    kind: str = LOOPED,
 ) -> dict[str, Any]:
     """The provenance of the checkpoint in `out`. Raises SpecMismatch or CheckpointError where that
-    is of other data, another model or other options than this run."""
-    before = load_checkpoint(out)
+    is of other data, another policy than one of this `kind` with this `spec`, or other options."""
+    before = read_raw(out, kind)
     # First: some options are in the spec, too, and not what the data is blamed for.
     _require_same_options(before.provenance["config"], config, out)
     data = config.stores[0] if len(config.stores) == 1 else config.data
-    before.policy.spec.require_equal(
-        policy.spec,
+    before.spec.require_equal(
+        spec,
         mine=f"the checkpoint {out}",
         theirs=f"the data set {data}",
         remedy="Resume with the data it was trained on, or choose another out=.",
@@ -70,16 +101,16 @@ def begun_from(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {"init": provenance["init"]} if "init" in provenance else {}
 
 
-def resume(trainer: Trainer, out: Path) -> TrainingState:
+def resume(trainer: StepTrainer, out: Path) -> TrainingState:
     """Put the trainer where the checkpoint in `out` was; returns all that was saved beside."""
     state, average = load_training_state(out)
     trainer.load_state(state, average)
     return state
 
 
-def _require_same_options(before: dict[str, Any], config: TrainConfig, out: Path) -> None:
+def _require_same_options(before: dict[str, Any], config: ResumedRun, out: Path) -> None:
     now = _by_name(asdict(config))
-    then = _by_name(asdict(TrainConfig())) | _by_name(before)
+    then = _by_name(asdict(type(config)())) | _by_name(before)
     changed = [
         f"{name}={value} where it had {then[name]}"
         for name, value in now.items()

@@ -1,10 +1,8 @@
 """`policy-train`: behaviour cloning from episode stores to a checkpoint."""
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,21 +12,15 @@ import torch
 from accelerate import Accelerator
 
 from loopdit.command import Command, run_command
-from loopdit.datasets.loader import Batches
-from loopdit.datasets.windows import WindowSampler
-from loopdit.errors import CheckpointError
-from loopdit.folder_lock import alone_in
-from loopdit.policy.checkpoint import CheckpointContent
+from loopdit.policy.checkpoint import GRAFT, CheckpointContent
 from loopdit.policy.looped_dit_config import DENSE, ONE_WAY, LoopedDiTConfig, depths_text
 from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.objectives.objective import DDIM, DDPM
 from loopdit.policy.training.augmentation import require_possible
-from loopdit.policy.training.closed_loop import BEST, ClosedLoop, forget, require_evaluable
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.data import TrainingData, open_data
-from loopdit.policy.training.logs import LogConfig, new_run, open_loggers, require_packages
+from loopdit.policy.training.logs import LogConfig, open_loggers, require_packages
 from loopdit.policy.training.loop import TrainingLoop
-from loopdit.policy.training.metrics import METRICS, forget_later_rows, read_rows
 from loopdit.policy.training.normalization import fit_normalizer
 from loopdit.policy.training.processes import end_process, joined_processes
 from loopdit.policy.training.resuming import (
@@ -38,9 +30,16 @@ from loopdit.policy.training.resuming import (
     resume,
 )
 from loopdit.policy.training.reuse import start_from
+from loopdit.policy.training.run import (
+    folder_of_its_own,
+    prepare_metrics,
+    require_room,
+    run_steps,
+    try_evaluation,
+)
 from loopdit.policy.training.trainer import Trainer
-from loopdit.progress import clock_text
-from loopdit.whole_file import require_folder
+
+SUBCOMMANDS = (GRAFT,)
 
 COMMAND = Command(
     name="policy-train",
@@ -53,6 +52,7 @@ COMMAND = Command(
         "policy-train data=[a.zarr,b.zarr] weights=[0.7,0.3]",
         "policy-train data=mine.zarr init=outputs/bundle out=outputs/tuned",
         "policy-train data=lift.zarr evaluate.env=lift log.tensorboard=true",
+        "policy-train graft model=CogVideoX-2b data=bridge.zarr  # see policy-train graft --help",
         "policy-train -m policy.width=128,192 out='outputs/width-${policy.width}'",
         "torchrun --nproc-per-node=4 -m loopdit.policy.training.train precision=bf16",
     ),
@@ -79,7 +79,7 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
         provenance = _provenance(config, data, accelerator)
         reuse = None
         if config.resume:
-            provenance |= begun_from(require_same_run(config, policy, provenance, out))
+            provenance |= begun_from(require_same_run(config, policy.spec, provenance, out))
         elif config.init:
             reuse = start_from(policy, config.init, config.init_statistics)
             provenance["init"] = reuse.provenance()
@@ -89,16 +89,18 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
             _introduce(config, data, policy, accelerator, notes)
             if reuse is not None:
                 sys.stdout.write(reuse.table())
-        with _folder_of_its_own(out, accelerator):
+        with folder_of_its_own(out, accelerator):
             if accelerator.is_main_process:
-                _require_room(policy, out)
+                # The average, the weights, and the optimizer's two of each.
+                require_room(4 * sum(4 * p.numel() for p in policy.parameters()), out)
             trainer = Trainer(policy, config, accelerator, sampler.instructions)
             state = resume(trainer, out) if config.resume else None
             if accelerator.is_main_process and config.evaluate.env:
-                _try_evaluation(config, trainer, out, provenance)
+                content = CheckpointContent.of(trainer.average, provenance)
+                try_evaluation(config.evaluate, out, policy.max_loops, content)
             data.decode(sampler, range(trainer.step, config.steps))
             if accelerator.is_main_process:
-                _prepare_metrics(config, trainer, out)
+                prepare_metrics(config, trainer.step, out)
             with open_loggers(
                 config.log if accelerator.is_main_process else LogConfig(),
                 out,
@@ -109,88 +111,9 @@ def train(config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> P
                 loop = TrainingLoop(trainer, sampler, out, provenance, clock, validation, loggers)
                 if state is not None:
                     loop.go_on_from(state)
-                _run(loop, sampler, config, out)
+                exported = not any(_not_to_be_exported(policy.config))
+                run_steps(loop, sampler, config, out, exported)
     return out
-
-
-def _run(loop: TrainingLoop, sampler: WindowSampler, config: TrainConfig, out: Path) -> None:
-    trainer = loop.trainer
-    accelerator = trainer.accelerator
-    part = (accelerator.process_index, accelerator.num_processes)
-    best, begun_at = None, trainer.step
-    try:
-        if config.evaluate.env and accelerator.is_main_process:
-            loop.closed_loop = _closed_loop(loop, config, out)
-        if trainer.progress < 1:
-            with Batches(sampler, trainer.step, config.workers, part) as batches:
-                loop.run(batches)
-        else:
-            loop.say(f"nothing to do: {out} has its {trainer.step} steps")
-        if loop.closed_loop is not None:
-            loop.closed_loop.snapshot(trainer.step, loop.content(with_state=False))
-            best = loop.closed_loop.finish()
-    finally:
-        if loop.closed_loop is not None:
-            loop.closed_loop.close()
-    if trainer.step > begun_at:
-        loop.say(f"{trainer.step} steps in {clock_text(trainer.elapsed_s)} -> {out}")
-    chosen = out
-    if best is not None:
-        chosen = out / BEST
-        loop.say(
-            f"best: step {best.step}, {best.successes} of {best.episodes} succeed in "
-            f"{config.evaluate.env} -> {chosen}"
-        )
-    if not any(_not_to_be_exported(trainer.policy.config)):
-        loop.say(f"next: policy-export checkpoint={chosen}")
-
-
-def _try_evaluation(
-    config: TrainConfig, trainer: Trainer, out: Path, provenance: dict[str, Any]
-) -> None:
-    """Before anything of an earlier training in `out` is removed."""
-    sys.stdout.write(f"trying one episode in evaluate.env={config.evaluate.env}\n")
-    sys.stdout.flush()
-    content = CheckpointContent.of(trainer.average, provenance)
-    require_evaluable(config.evaluate, out, trainer.policy.max_loops, content)
-
-
-def _closed_loop(loop: TrainingLoop, config: TrainConfig, out: Path) -> ClosedLoop:
-    policy = loop.trainer.policy
-    closed_loop = ClosedLoop(config.evaluate, out, policy.max_loops, loop.say, loop.record)
-    closed_loop.take_up(loop.trainer.step)
-    # What was measured while no training ran to note it.
-    noted = {row["step"] for row in read_rows(out) if "evaluation" in row}
-    for result in closed_loop.results:
-        if result.step not in noted:
-            loop.record(result)
-    return closed_loop
-
-
-@contextmanager
-def _folder_of_its_own(out: Path, accelerator: Accelerator) -> Generator[None]:
-    """Make `out`, for this training alone as long as it runs."""
-    if not accelerator.is_main_process:
-        yield
-        return
-    require_folder(out)
-    busy = CheckpointError(
-        f"another training writes to {out}. Wait for it, or choose another out=."
-    )
-    with alone_in(out, busy):
-        yield
-
-
-def _require_room(policy: LoopedPolicy, out: Path) -> None:
-    """Raise CheckpointError where the disk is too full already for one more checkpoint."""
-    size = sum(4 * p.numel() for p in policy.parameters())
-    needed = 4 * size  # the average, the weights, and the optimizer's two of each
-    free = shutil.disk_usage(out).free
-    if free < needed:
-        raise CheckpointError(
-            f"a checkpoint needs {needed / 1e6:,.0f} MB beside what is in {out}, where "
-            f"{free / 1e6:,.0f} MB are free. Free space or choose another out=."
-        )
 
 
 def _introduce(
@@ -234,16 +157,6 @@ def _not_to_be_exported(config: LoopedDiTConfig) -> Generator[str]:
         )
 
 
-def _prepare_metrics(config: TrainConfig, trainer: Trainer, out: Path) -> None:
-    if config.resume:
-        forget_later_rows(out, trainer.step)
-        sys.stdout.write(f"resuming at step {trainer.step}\n")
-    else:
-        (out / METRICS).unlink(missing_ok=True)
-        new_run(out)
-        forget(out)
-
-
 def _provenance(
     config: TrainConfig, data: TrainingData, accelerator: Accelerator
 ) -> dict[str, Any]:
@@ -259,7 +172,12 @@ def _provenance(
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. `policy-train graft` is another training, of a video model."""
+    if sys.argv[1:2] == [GRAFT]:
+        from loopdit.policy.graft.train import main as train_graft
+
+        train_graft(sys.argv[2:])
+        return
     run_command(COMMAND, TrainConfig, train)
     end_process()
 

@@ -7,11 +7,9 @@ and after a resume, with no generator to be saved.
 
 import copy
 import hashlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from loopdit.datasets.windows import Batch
-from loopdit.policy.checkpoint import TrainingState
+from loopdit.policy.checkpoint import CheckpointContent, TrainingState
 from loopdit.policy.fixed_point.contraction import contraction_penalty, state_shape
 from loopdit.policy.looped_policy import Draws, LoopedPolicy
 from loopdit.policy.objectives.depth import DepthConfig, DepthPlan, ExitLosses, plan_depth
@@ -27,27 +25,15 @@ from loopdit.policy.training import non_finite
 from loopdit.policy.training.augmentation import augmented, draw_chances
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.in_flight import learned
+from loopdit.policy.training.steps import (
+    NotFinite,
+    StepResult,
+    average_decay,
+    pieces,
+    run_progress,
+    scheduled_rate,
+)
 from loopdit.policy.training.window_tensors import WindowReader
-
-_FINAL_LEARNING_RATE = 0.03  # share of the peak at the end of the cosine
-
-
-class StepResult(NamedTuple):
-    """What a step came to, on the device: the error of each exit to the demonstrations
-    (of each depth,) over all processes' actions, and the norm of the gradient before clipping."""
-
-    error: Tensor
-    gradient_norm: Tensor
-
-
-class NotFinite(Exception):
-    """A loss or a gradient is not a number. `rows` are the windows of the batch at fault, if any;
-    nothing has been changed by the step."""
-
-    def __init__(self, tensor: str, rows: list[int]) -> None:
-        super().__init__(tensor)
-        self.tensor = tensor
-        self.rows = rows
 
 
 class Trainer:
@@ -90,19 +76,19 @@ class Trainer:
     @property
     def progress(self) -> float:
         """0 to 1: the larger share of steps and minutes that is used up."""
-        share = self.step / self.config.steps
-        if self.config.minutes:
-            share = max(share, self.elapsed_s / (60 * self.config.minutes))
-        return min(1.0, share)
+        return run_progress(self.config, self.step, self.elapsed_s)
+
+    @property
+    def depths(self) -> range:
+        """Each K that is trained."""
+        return self.policy.depths
 
     @property
     def learning_rate(self) -> float:
         """Of the step to come: linear warm-up, then a cosine down to a small share, over
         `progress`."""
-        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
-        cosine = 0.5 * (1 + math.cos(math.pi * self.progress))
-        shape = _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine
-        return self.config.learning_rate * warm * shape
+        config = self.config
+        return scheduled_rate(config.learning_rate, self.step, config.warmup_steps, self.progress)
 
     def train_step(self, batch: Batch, start: int = 0) -> StepResult:
         """One optimizer step on this process's windows, the rows from `start` on of the batch.
@@ -152,6 +138,12 @@ class Trainer:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})
 
+    def content(
+        self, provenance: Mapping[str, Any], training: TrainingState | None
+    ) -> CheckpointContent:
+        """What a checkpoint of this moment holds; its tensors are the trainer's own."""
+        return CheckpointContent.of(self.average, provenance, training)
+
     def require_finite_weights(self) -> None:
         """Raise NotFinite where the last step has spoilt the weights: they must not be saved."""
         spoilt = non_finite.spoilt_tensor(self._optimized)
@@ -171,8 +163,7 @@ class Trainer:
         total = float(self._over_processes(torch.tensor(float(counted.sum())))) or 1.0
         objectives: list[Tensor] = []
         errors: list[Tensor] = []
-        pieces = list(_pieces(len(batch.actions), config.accumulate))
-        for first, last in pieces:
+        for first, last in pieces(len(batch.actions), config.accumulate):
             whole = last == len(batch.actions)
             with nullcontext() if whole else self.accelerator.no_sync(self._losses):
                 some = draws.rows(first, last)
@@ -255,9 +246,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # A young average forgets faster, so that it never remembers the random start.
-        done = self.step + 1
-        decay = min(self.config.ema_decay, (1 + done) / (10 + done))
+        decay = average_decay(self.config.ema_decay, self.step)
         get_ema_multi_avg_fn(decay)(self._averaged, self._values, None)
 
 
@@ -289,9 +278,3 @@ class _Losses(nn.Module):
         if probe is None:
             return losses, None
         return losses, contraction_penalty(self.policy, observation, plan.loops, probe)
-
-
-def _pieces(count: int, pieces: int) -> Iterator[tuple[int, int]]:
-    """The borders of `count` windows in so many pieces of nearly equal size, none empty."""
-    borders = [count * i // pieces for i in range(pieces + 1)]
-    return ((a, b) for a, b in pairwise(borders) if b > a)

@@ -1,0 +1,81 @@
+"""`policy-export` of a grafted video model: a bundle of its weights, that torch runs.
+
+There are no ONNX graphs in it. The parts of a small one do trace, and ONNX Runtime computes what
+torch does (tests/deploy/export/test_graft_graphs.py). But a graph has to carry the video model's
+weights, which a checkpoint leaves in their folder, and has no way to scale frames to the clip's size
+as the policy does; a back end that runs it elsewhere is still to be made.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from loopdit.deploy.bundle.bundle import Bundle, file_entry, model_id
+from loopdit.deploy.bundle.manifest import FP32, WEIGHTS, Manifest
+from loopdit.deploy.bundle.probes import Probes
+from loopdit.deploy.bundle.witness import Witness, witness_inputs
+from loopdit.deploy.bundle.writer import staged_bundle, write_manifest
+from loopdit.deploy.export.config import ExportConfig
+from loopdit.deploy.export.parity import reference_chunks
+from loopdit.deploy.export.report import numbers_for_people
+from loopdit.errors import ConfigError
+from loopdit.machine import machine_and_versions
+from loopdit.policy.checkpoint import GRAFT, copy_policy
+from loopdit.policy.encoders.vocabulary import TASK
+from loopdit.policy.graft.checkpoint import load_graft_checkpoint
+from loopdit.policy.looped_dit_config import depths_text
+from loopdit.policy.objectives.objective import DIFFUSIONS
+
+
+def export_graft(config: ExportConfig, console: Console) -> Bundle:
+    """Write the bundle of a graft policy. Raises LoopditError, leaving nothing behind."""
+    if config.precisions != (FP32,):
+        raise ConfigError(
+            f"{config.checkpoint} is a grafted video model, which is exported without graphs: "
+            f"precision={config.precision} is of graphs. Choose it when the bundle is served."
+        )
+    source = load_graft_checkpoint(config.checkpoint)
+    policy = source.policy
+    loops = tuple(sorted(set(config.loops or policy.depths)))
+    wrong = [k for k in (*loops, config.default_loops or loops[0]) if k not in policy.depths]
+    if wrong:
+        raise ConfigError(
+            f"loops={wrong[0]} was not trained: {config.checkpoint} has K = "
+            f"{depths_text(policy.depths)}."
+        )
+    learned = policy.config.decoder.learned
+    with staged_bundle(config.out, config.overwrite) as staging:
+        copy_policy(config.checkpoint, staging)
+        manifest = Manifest(
+            spec=policy.spec,
+            horizon=policy.horizon,
+            loops=loops,
+            default_loops=config.default_loops or loops[-1],
+            steps=config.steps,
+            temperature=policy.temperature if config.temperature is None else config.temperature,
+            model_id=model_id(file_entry(staging / WEIGHTS).sha256, policy.spec),
+            files={path.name: file_entry(path) for path in staging.iterdir()},
+            normalisation=numbers_for_people(policy.normalizer),
+            provenance=source.provenance,
+            instruction=TASK,
+            instructions=policy.config.vocabulary.instructions,
+            max_steps=learned.train_timesteps if learned.kind in DIFFUSIONS else None,
+            kind=GRAFT,
+            exported={"at": datetime.now(UTC).isoformat(timespec="seconds"), "opset": None}
+            | machine_and_versions(),
+        )
+        told = manifest.told(manifest.instructions[0])
+        observation, noise = witness_inputs(policy.spec, policy.horizon, told)
+        probe = Probes(observation, noise, "the witness")
+        actions = reference_chunks(policy, probe, manifest.default_loops, manifest.steps)[0]
+        rows = tuple(tuple(row) for row in actions.tolist())
+        witness = Witness(manifest.default_loops, manifest.steps, config.tolerance, rows)
+        write_manifest(staging, replace(manifest, witness=witness))
+    console.print(
+        f"{config.out}: a grafted video model, without graphs. backend=torch runs it.",
+        markup=False,
+        highlight=False,
+    )
+    return Bundle.open(Path(config.out))

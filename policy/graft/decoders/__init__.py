@@ -1,0 +1,1 @@
+"""What reads robot actions from a video transformer."""

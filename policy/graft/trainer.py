@@ -1,0 +1,304 @@
+"""A graft policy's training: its state, and one step of it. Time enters as an argument.
+
+What is trained has an optimizer and a running average; the video model's frozen weights have
+neither, so that a step needs little more memory than a forward and a backward pass. Everything that
+chance decides in a step follows from (seed, step), for the whole batch before it is split, as in
+`training/trainer`.
+"""
+
+import hashlib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from loopdit.datasets.video.latent_windows import LATENTS
+from loopdit.datasets.windows import Batch
+from loopdit.policy.checkpoint import CheckpointContent, TrainingState
+from loopdit.policy.graft.checkpoint import graft_content
+from loopdit.policy.graft.graft_policy import GraftPolicy
+from loopdit.policy.graft.losses import (
+    GraftDraws,
+    GraftLosses,
+    LossConfig,
+    draw,
+    graft_losses,
+)
+from loopdit.policy.graft.memory import BF16
+from loopdit.policy.graft.train_config import GraftTrainConfig
+from loopdit.policy.objectives.depth import DepthPlan, plan_depth
+from loopdit.policy.training import non_finite
+from loopdit.policy.training.steps import (
+    NotFinite,
+    StepResult,
+    average_decay,
+    pieces,
+    run_progress,
+    scheduled_rate,
+)
+
+_VIDEO = "video_loss"
+
+
+class GraftTrainer:
+    """A policy, the average of what is trained in it, and its optimizer, on one device."""
+
+    def __init__(
+        self,
+        policy: GraftPolicy,
+        config: GraftTrainConfig,
+        accelerator: Accelerator,
+        instructions: Sequence[str],
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.policy = policy.to(accelerator.device).train()
+        if accelerator.num_processes == 1:  # DDP wants all of a module on its device
+            policy.encoder.cpu()  # latents are made already
+        if config.precision == BF16:
+            _halve_frozen(policy)
+        self._optimized = policy.trained()
+        self.average = Average(policy, config.precision == BF16)
+        self.optimizer = torch.optim.AdamW(
+            self._optimized.values(),
+            config.learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._losses = accelerator.prepare_model(_Losses(policy, config.losses))
+        self._generator = torch.Generator(accelerator.device)
+        self._reader = LatentReader(policy, instructions)
+
+    @property
+    def depths(self) -> range:
+        """Each K that is trained."""
+        return self.policy.depths
+
+    @property
+    def progress(self) -> float:
+        """0 to 1: the larger share of steps and minutes that is used up."""
+        return run_progress(self.config, self.step, self.elapsed_s)
+
+    def train_step(self, batch: Batch, start: int = 0) -> StepResult:
+        """One optimizer step on this process's windows, the rows from `start` on of the batch.
+
+        Raises NotFinite, with the weights as they were.
+        """
+        config = self.config
+        rate = scheduled_rate(config.learning_rate, self.step, config.warmup_steps, self.progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        objective, error, video = self._gradients(batch, start)
+        gradients = [p.grad for p in self._optimized.values() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not non_finite.is_finite(objective, norm):
+            raise self._not_finite(batch)
+        if config.clip_norm:
+            nn.utils.clip_grads_with_norm_(self._optimized.values(), config.clip_norm, norm)
+        self.optimizer.step()
+        self.average.update(average_decay(config.ema_decay, self.step))
+        self.step += 1
+        return StepResult(error, norm, {_VIDEO: video} if config.video_weight else {})
+
+    def state(self) -> TrainingState:
+        """For `load_state`, beside the average; tensors are shared with the trainer."""
+        tensors: dict[str, Tensor] = {f"policy/{n}": v for n, v in self._optimized.items()}
+        for name, parameter in self._optimized.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer/{key}/{name}"] = value
+        return TrainingState({"step": self.step, "elapsed_s": self.elapsed_s}, tensors)
+
+    def load_state(self, state: TrainingState, average: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned when the checkpoint's weights were `average`."""
+        self.step = int(state.numbers["step"])
+        self.elapsed_s = float(state.numbers["elapsed_s"])
+        self.average.load(average)
+        with torch.no_grad():
+            for name, parameter in self._optimized.items():
+                parameter.copy_(state.tensors[f"policy/{name}"])
+        places = {name: index for index, name in enumerate(self._optimized)}
+        of_optimizer: dict[int, dict[str, Tensor]] = {}
+        for path, value in state.tensors.items():
+            whose, _, rest = path.partition("/")
+            if whose == "optimizer":
+                key, _, name = rest.partition("/")
+                of_optimizer.setdefault(places[name], {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})
+
+    def content(
+        self, provenance: Mapping[str, Any], training: TrainingState | None
+    ) -> CheckpointContent:
+        """What a checkpoint of this moment holds; its tensors are the trainer's own."""
+        return graft_content(self.policy, self.average.values, provenance, training)
+
+    def require_finite_weights(self) -> None:
+        """Raise NotFinite where the last step has spoilt the weights: they must not be saved."""
+        spoilt = non_finite.spoilt_tensor(self._optimized)
+        if spoilt is not None:
+            raise NotFinite(f"the weight {spoilt}", [])
+
+    def _gradients(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Fill the gradients; the objective, the error (of each depth,), the video's loss."""
+        config, world = self.config, self.accelerator.num_processes
+        count = len(batch.actions)
+        draws = self._draws().rows(start, start + count)
+        plan = plan_depth(config.depth, self.depths, self.step, self._uniform())
+        valid = torch.from_numpy(batch.valid)
+        total = float(self._over_processes(valid.sum().float())) or 1.0
+        device = self.accelerator.device
+        objective = torch.zeros((), device=device)
+        error, video = torch.zeros(len(self.depths), device=device), torch.zeros((), device=device)
+        for first, last in pieces(count, config.accumulate):
+            with nullcontext() if last == count else self.accelerator.no_sync(self._losses):
+                found: GraftLosses = self._losses(
+                    *self._reader.tensors(batch, first, last), draws.rows(first, last), plan
+                )
+                # The video's loss is a mean over windows, the actions' over those that count.
+                of_windows = (last - first) / config.batch_size
+                of_actions = float(valid[first:last].sum()) / total
+                piece = found.actions * of_actions + found.others * of_windows
+                self.accelerator.backward(piece * world)  # DDP takes the mean
+            objective += piece.detach()
+            error += found.error_of(self.depths) * of_actions
+            video += found.video.mean() * of_windows if config.video_weight else 0.0
+        return objective, self._over_processes(error), self._over_processes(video)
+
+    def _draws(self) -> GraftDraws:
+        """For all windows of the step's batch."""
+        digest = hashlib.sha256(f"{self.config.seed} {self.step}".encode()).digest()
+        seed = int.from_bytes(digest[:7])
+        self._generator.manual_seed(seed)
+        torch.manual_seed(seed)  # for layers that draw by themselves
+        return draw(self.policy, self.config.batch_size, self._generator)
+
+    def _uniform(self) -> float:
+        """What chance decides about this step's depth, as in `training/trainer`."""
+        digest = hashlib.sha256(f"{self.config.seed} {self.step} depth".encode()).digest()
+        return int.from_bytes(digest[:6]) / 2**48
+
+    def _over_processes(self, mine: Tensor) -> Tensor:
+        if self.accelerator.num_processes == 1:
+            return mine
+        return cast(Tensor, self.accelerator.reduce(mine.to(self.accelerator.device), "sum"))
+
+    def _not_finite(self, batch: Batch) -> NotFinite:
+        found = non_finite.spoilt_rows(batch)
+        if found is not None:
+            return NotFinite(*found)
+        weight = non_finite.spoilt_tensor(self._optimized)
+        if weight is not None:
+            return NotFinite(f"the weight {weight}", [])
+        gradients = {n: p.grad for n, p in self._optimized.items() if p.grad is not None}
+        gradient = non_finite.spoilt_tensor(gradients)
+        return NotFinite(f"the gradient of {gradient}" if gradient else "the loss", [])
+
+
+class Average:
+    """The running average of what is trained in a policy, which can take its place for a while.
+
+    `halved`: the rest of the video model is in bf16, and what is asked of it is computed in that.
+    """
+
+    def __init__(self, policy: GraftPolicy, halved: bool) -> None:
+        self.policy = policy
+        self._halved = halved
+        self.values = {n: p.detach().clone() for n, p in policy.trained().items()}
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Take in the policy's weights."""
+        own: list[Any] = list(self.values.values())
+        get_ema_multi_avg_fn(decay)(own, list(self.policy.trained().values()), None)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the values of a checkpoint."""
+        for name, value in self.values.items():
+            value.copy_(weights[name])
+
+    @contextmanager
+    @torch.no_grad()
+    def in_place(self) -> Generator[GraftPolicy]:
+        """The policy with these weights, in eval mode; as it was when the block ends."""
+        trained = self.policy.trained()
+        before = {name: value.detach().clone() for name, value in trained.items()}
+        mode = self.policy.training
+        try:
+            for name, value in trained.items():
+                value.copy_(self.values[name])
+            device = self.policy.served_noise.device.type
+            with torch.autocast(device, torch.bfloat16, enabled=self._halved):
+                yield self.policy.eval()
+        finally:
+            for name, value in trained.items():
+                value.copy_(before[name])
+            self.policy.train(mode)
+
+
+class LatentTensors(NamedTuple):
+    """Latents (B, T, C, h, w), tasks (B,), raw actions (B, H, A), which of them count (B, H)."""
+
+    latents: Tensor
+    task: Tensor
+    actions: Tensor
+    valid: Tensor
+
+
+class LatentReader:
+    """Makes tensors of batches whose windows come from episodes with these `instructions`."""
+
+    def __init__(self, policy: GraftPolicy, instructions: Sequence[str]) -> None:
+        vocabulary = policy.config.vocabulary
+        self._tasks = np.array([vocabulary.task(said) for said in instructions], np.int64)
+        self._device = policy.served_noise.device
+
+    def tensors(self, batch: Batch, first: int, stop: int) -> LatentTensors:
+        """The windows from `first` to below `stop`."""
+
+        def moved(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values[first:stop]).to(self._device, non_blocking=True)
+
+        return LatentTensors(
+            moved(batch.observations[LATENTS]),
+            moved(self._tasks[batch.instruction]),
+            moved(batch.actions),
+            moved(batch.valid),
+        )
+
+
+class _Losses(nn.Module):
+    """The losses as a module's forward, which is what accelerate wraps."""
+
+    def __init__(self, policy: GraftPolicy, config: LossConfig) -> None:
+        super().__init__()
+        self.policy = policy
+        self._config = config
+
+    def forward(
+        self,
+        latents: Tensor,
+        task: Tensor,
+        actions: Tensor,
+        valid: Tensor,
+        draws: GraftDraws,
+        plan: DepthPlan,
+    ) -> GraftLosses:
+        """See `graft_losses`."""
+        config = self._config
+        return graft_losses(self.policy, latents, task, actions, valid, draws, config, plan)
+
+
+def _halve_frozen(policy: GraftPolicy) -> None:
+    """What is not trained of the video model in bf16, which it computes in anyway."""
+    for parameter in policy.graft.transformer.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
