@@ -13,12 +13,23 @@ from loopdit.deploy.backends.registry import FP32, KINDS, BackendKind, BackendOp
 from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.deploy.bundle.witness import Witness, witness_inputs
 from loopdit.errors import BundleError, ConfigError
+from loopdit.policy.checkpoint_files import GRAFT
 
-__all__ = ["AUTO", "BACKEND_NAMES", "DEFAULT_THREADS", "Backend", "Context", "load_backend"]
+__all__ = [
+    "AUTO",
+    "BACKEND_NAMES",
+    "DEFAULT_THREADS",
+    "GRAFT_BACKENDS",
+    "Backend",
+    "Context",
+    "is_graft",
+    "load_backend",
+]
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
+GRAFT_BACKENDS = ("cuda-graph", "torch")  # those that run a grafted video model
 BACKEND_NAMES = tuple(KINDS)  # "auto" tries them in this order
 
 # One, because at batch 1 the matrices are too small to share: on 2 cores a second thread gained
@@ -43,6 +54,8 @@ def load_backend(
     remedy, when it cannot run here or computes other actions than the trained policy did at export.
     """
     kinds = _candidates(name, precision)
+    if name == AUTO and is_graft(bundle):
+        kinds = [kind for kind in kinds if kind.name in GRAFT_BACKENDS]
     if threads is not None and threads < 1:
         raise ConfigError(f"threads={threads} must be at least 1.")
     options = BackendOptions(threads or DEFAULT_THREADS, precision)
@@ -83,8 +96,18 @@ def _candidates(name: str, precision: str) -> list[BackendKind]:
     return kinds
 
 
+def is_graft(bundle: Bundle) -> bool:
+    """Whether it is of a grafted video model, which GRAFT_BACKENDS alone run."""
+    return bundle.manifest.kind == GRAFT
+
+
 def _load(kind: BackendKind, bundle: Bundle, options: BackendOptions) -> Backend:
-    backend = kind.load(bundle, options)
+    if is_graft(bundle):
+        from loopdit.deploy.backends import graft_backend  # late: diffusers takes seconds
+
+        backend = graft_backend.load(kind.name, bundle, options)
+    else:
+        backend = kind.load(bundle, options)
     if bundle.manifest.witness is not None:  # None: an export in progress, not yet proven
         _require_witness(backend, bundle, bundle.manifest.witness)
     return backend

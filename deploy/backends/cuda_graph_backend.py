@@ -9,6 +9,7 @@ too, eager: for measuring, and for who wants several chunks of one observation.
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -20,32 +21,34 @@ from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.backends.torch_policy import (
     NOISE,
-    denoised,
-    step_times,
+    Denoise,
+    StepByStep,
     torch_policy,
     whole_chunk,
 )
 from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.errors import BundleError
-from loopdit.policy.looped_policy import LoopedPolicy
 
 logger = logging.getLogger(__name__)
 
 _CONTEXT = "context"
-_KEPT_GRAPHS = 16  # each (K, steps, batch) holds GPU memory, and a client may ask for any
+_KEPT_GRAPHS = 64  # each (K, steps, batch) holds GPU memory, and a client may ask for any
 _WARM_UPS = 3  # before a capture: libraries choose their kernels and take memory at first use
 
 
 class CudaGraphBackend:
-    """See `Backend` and `WholeChunkBackend`."""
+    """See `Backend` and `WholeChunkBackend`. `denoise` computes on the GPU, and can be captured."""
 
-    name = "cuda-graph"
     device = "cuda"
 
-    def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
+    def __init__(
+        self, bundle: Bundle, options: BackendOptions, name: str, denoise: Denoise
+    ) -> None:
+        self.name = name
         self.threads = options.threads
         self.precision = options.precision
         self._bundle = bundle
+        self._denoise = denoise
         # Of the whole process: float32 means float32, and not the 10 bits of TF32.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
@@ -67,9 +70,9 @@ class CudaGraphBackend:
     def denoise(self, context: Context, noise: np.ndarray, steps: int) -> np.ndarray:
         """See `Backend.denoise`."""
         with gpu_memory():
-            times = step_times(context.batch, steps, self.device)
+            prepared = self._denoise.prepared(context.batch, steps)
             encoded = context.tensors[_CONTEXT]
-            actions = denoised(self._policy, encoded, self._on_gpu(noise), times)
+            actions = self._denoise(self._policy, encoded, self._on_gpu(noise), prepared)
             return actions.cpu().numpy()
 
     def chunk(
@@ -82,7 +85,18 @@ class CudaGraphBackend:
             while len(self._graphs) >= _KEPT_GRAPHS:
                 self._graphs.popitem(last=False)
             with gpu_memory():
-                self._graphs[key] = _ChunkGraph(self._policy, observation, loops, noise, steps)
+                prepared = self._denoise.prepared(len(noise), steps)
+
+                def compute(given: Mapping[str, Tensor]) -> Tensor:
+                    return whole_chunk(self._policy, given, loops, prepared, self._denoise)
+
+                arrays = {**observation, NOISE: np.asarray(noise, np.float32)}
+                began = time.perf_counter()
+                self._graphs[key] = _ChunkGraph(compute, arrays)
+            logger.info(
+                "%s: captured K = %d, %d steps, batch %d in %.1f s",
+                *(self.name, *key, time.perf_counter() - began),
+            )
         self._graphs.move_to_end(key)
         return self._graphs[key](observation, noise)
 
@@ -92,31 +106,32 @@ class CudaGraphBackend:
 
 
 class _ChunkGraph:
-    """One captured chunk, with its input and output buffers on the GPU and in pinned memory."""
+    """One captured chunk, with its input and output buffers on the GPU and in pinned memory.
+
+    compute: from tensors on the GPU, by their names, to actions there. arrays: an example of them.
+    """
 
     def __init__(
         self,
-        policy: LoopedPolicy,
-        observation: Observation,
-        loops: int,
-        noise: np.ndarray,
-        steps: int,
+        compute: Callable[[Mapping[str, Tensor]], Tensor],
+        arrays: Mapping[str, np.ndarray],
     ) -> None:
-        began = time.perf_counter()
-        arrays = {**observation, NOISE: np.asarray(noise, np.float32)}
+        self._compute = compute  # with what the graph reads
         self._pinned = {n: torch.from_numpy(np.array(a)).pin_memory() for n, a in arrays.items()}
         self._given = {name: tensor.to("cuda") for name, tensor in self._pinned.items()}
         self._stream = torch.cuda.Stream()
         self._graph = torch.cuda.CUDAGraph()
-        times = step_times(len(noise), steps, "cuda")
-        self._stream.wait_stream(torch.cuda.current_stream())  # which made weights and times
+        self._stream.wait_stream(torch.cuda.current_stream())  # which made weights and the rest
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             for _ in range(_WARM_UPS):
-                whole_chunk(policy, self._given, loops, times)
+                compute(self._given)
             self._stream.synchronize()
             try:
-                with torch.cuda.graph(self._graph, stream=self._stream):
-                    made = whole_chunk(policy, self._given, loops, times)
+                # Another thread may be serving an older policy meanwhile (a reload).
+                with torch.cuda.graph(
+                    self._graph, stream=self._stream, capture_error_mode="thread_local"
+                ):
+                    made = compute(self._given)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -125,10 +140,6 @@ class _ChunkGraph:
                 ) from error
             self._made = made
             self._actions = torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
-        logger.info(
-            "cuda-graph: captured K = %d, %d steps, batch %d in %.1f s",
-            *(loops, steps, len(noise), time.perf_counter() - began),
-        )
 
     def __call__(self, observation: Observation, noise: np.ndarray) -> np.ndarray:
         arrays = {**observation, NOISE: noise}
@@ -144,9 +155,14 @@ class _ChunkGraph:
 
 def load(bundle: Bundle, options: BackendOptions) -> CudaGraphBackend:
     """See `registry.Loader`."""
+    require_cuda()
+    return CudaGraphBackend(bundle, options, "cuda-graph", StepByStep("cuda"))
+
+
+def require_cuda() -> None:
+    """Raise BundleError, with the remedy, where torch cannot use the GPU."""
     if not torch.cuda.is_available():
         raise BundleError(
             f"torch {torch.__version__} cannot use the GPU: it was built without CUDA, or for a "
             f"newer driver. Install the build for this driver, or use a CPU back end."
         )
-    return CudaGraphBackend(bundle, options)

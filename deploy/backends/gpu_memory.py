@@ -5,16 +5,16 @@ from contextlib import contextmanager
 
 import torch
 
-from loopdit.errors import BundleError
+from loopdit.errors import OutOfMemory
 
 
 @contextmanager
 def gpu_memory() -> Generator[None]:
-    """Raise BundleError, with the remedy, where the GPU has no memory left."""
+    """Raise OutOfMemory, with the remedy, where the GPU has no memory left."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise BundleError(
+        raise OutOfMemory(
             f"the GPU has too little free memory for this policy at this batch size: {error}. Use "
             f"a smaller batch, end other programs on it (nvidia-smi lists them), or use a CPU back "
             f"end."

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from loopdit.datasets.spec import Observation
+from loopdit.policy.stopping_rule import StoppingRule
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,22 @@ class WholeChunkBackend(Backend, Protocol):
         self, observation: Observation, loops: int, noise: np.ndarray, steps: int
     ) -> np.ndarray:
         """What `denoise` gives for what `encode` gives: actions (B, H, A) float32."""
+        ...
+
+
+@runtime_checkable
+class AdaptiveBackend(Backend, Protocol):
+    """A back end that can look at a chunk after each loop, and stop."""
+
+    def adaptive_chunk(
+        self,
+        observation: Observation,
+        loops: int,
+        noise: np.ndarray,
+        steps: int,
+        rule: StoppingRule,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Actions (B, H, A) float32, and the loops (B,) that each took: at most K = `loops`."""
         ...
 
 

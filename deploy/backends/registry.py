@@ -111,6 +111,14 @@ def _cuda_graph_missing() -> str | None:
     )
 
 
+def _fused_cuda_missing() -> str | None:
+    """Triton compiles its own launcher, in C, at its first use."""
+    missing = _cuda_graph_missing() or _not_installed("triton", "'loopdit[fused-cuda]'")
+    if missing is None and not any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang"))):
+        missing = "needs a C compiler: install gcc or clang, or name one in CC"
+    return missing or _python_headers_missing()
+
+
 def _onnxruntime_cuda_missing() -> str | None:
     remedy = "Replace it: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
     return (
@@ -149,12 +157,15 @@ def _fused_missing() -> str | None:
     return _torch_missing() or _compiler_missing()
 
 
-def _torch_compile_missing() -> str | None:
-    missing = _torch_missing() or _compiler_missing()
+def _python_headers_missing() -> str | None:
     header = Path(sysconfig.get_path("include"), "Python.h")
-    if missing is None and not header.is_file():
+    if not header.is_file():
         return f"needs Python's headers ({header} is not there): install python3-dev"
-    return missing
+    return None
+
+
+def _torch_compile_missing() -> str | None:
+    return _torch_missing() or _compiler_missing() or _python_headers_missing()
 
 
 def _kind(
@@ -191,6 +202,8 @@ KINDS: dict[str, BackendKind] = {
         _kind(
             "cuda-graph", "cuda_graph_backend", (FP32, "fp16", "bf16"), "cuda", _cuda_graph_missing
         ),
+        # After cuda-graph, because its kernel has not been measured: docs/fused.md.
+        _kind("fused-cuda", "fused.gpu_backend", (FP32, "bf16"), "cuda", _fused_cuda_missing),
         _kind(
             "onnxruntime-tensorrt",
             "onnxruntime_backend",

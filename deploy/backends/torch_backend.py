@@ -12,6 +12,9 @@ from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.backends.torch_policy import denoised, step_times, torch_policy
 from loopdit.deploy.bundle.bundle import Bundle
+from loopdit.policy.adaptive_depth import act_adaptively
+from loopdit.policy.objectives.objective import CLEAN, Predict
+from loopdit.policy.stopping_rule import StoppingRule
 
 _CONTEXT = "context"
 
@@ -44,6 +47,34 @@ class TorchBackend:
         times = step_times(context.batch, steps, self.device)
         sample = torch.from_numpy(noise)
         return denoised(self._policy, context.tensors[_CONTEXT], sample, times).numpy()
+
+    def adaptive_chunk(
+        self,
+        observation: Observation,
+        loops: int,
+        noise: np.ndarray,
+        steps: int,
+        rule: StoppingRule,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `AdaptiveBackend`."""
+        self._bundle.require_loops(loops)
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in observation.items()}
+        made = act_adaptively(self._policy, tensors, torch.from_numpy(noise), rule, loops, steps)
+        return made.actions.numpy(), made.loops.numpy()
+
+    @torch.no_grad()
+    def predict(self, context: Context, sample: np.ndarray, level: float) -> np.ndarray:
+        """See `guided.PredictingBackend`."""
+        levels = torch.full((context.batch,), level)
+        return self.predictor(context)(torch.from_numpy(sample), levels).numpy()
+
+    def predictor(self, context: Context) -> Predict:
+        """See `guided.DifferentiableBackend`."""
+        kept = context.tensors[_CONTEXT]
+        # What inference mode made cannot take part in a graph; a copy can.
+        free = kept._make(None if tensor is None else tensor.clone() for tensor in kept)
+        # A step that goes all the way ends at the chunk itself.
+        return lambda sample, level: self._policy.denoise_step(sample, level, CLEAN - level, free)
 
 
 def load(bundle: Bundle, options: BackendOptions) -> TorchBackend:

@@ -7,7 +7,7 @@ is a pixel off. So are layer norms, the residual stream and the sampler's step.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +29,54 @@ def torch_policy(bundle: Bundle, precision: str, device: str = "cpu") -> LoopedP
     return policy
 
 
+class Denoise(Protocol):
+    """How a context and noise become a chunk, on the device that both are on."""
+
+    def prepared(self, batch: int, steps: int) -> Any:
+        """What a call reads and works in beside its arguments. Who captures a call keeps it."""
+        ...
+
+    def __call__(
+        self, policy: LoopedPolicy, context: Context, noise: Tensor, prepared: Any
+    ) -> Tensor:
+        """Noise (B, H, A) -> raw actions (B, H, A). Not for two calls at once."""
+        ...
+
+
+class StepByStep:
+    """See `Denoise`: the module itself, one `denoise_step` after the other."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def prepared(self, batch: int, steps: int) -> tuple[Tensor, Tensor]:
+        """See `step_times`."""
+        return step_times(batch, steps, self._device)
+
+    def __call__(
+        self,
+        policy: LoopedPolicy,
+        context: Context,
+        noise: Tensor,
+        prepared: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """See `denoised`."""
+        return denoised(policy, context, noise, prepared)
+
+
 def whole_chunk(
-    policy: LoopedPolicy, given: Mapping[str, Tensor], loops: int, times: tuple[Tensor, Tensor]
+    policy: LoopedPolicy,
+    given: Mapping[str, Tensor],
+    loops: int,
+    prepared: Any,
+    denoise: Denoise,
 ) -> Tensor:
     """An observation's tensors and its noise -> raw actions (B, H, A), on any device.
 
     Free of copies to the host and of choices on values, so that it can be captured.
     """
     context = policy.encode({n: t for n, t in given.items() if n != NOISE}, loops)
-    return denoised(policy, context, given[NOISE], times)
+    return denoise(policy, context, given[NOISE], prepared)
 
 
 def denoised(

@@ -41,7 +41,7 @@ from loopdit.policy.looped_dit import Context
 from loopdit.policy.looped_policy import MASK, LoopedPolicy
 
 OPSET = 20
-_BATCH, _DEPTH = "batch", "depth"  # names of free axes
+BATCH_AXIS, _DEPTH = "batch", "depth"  # names of free axes
 # Constants that are no weights (shapes, scalars, a table of frequencies) stay inside a graph.
 _MAX_INLINE_BYTES = 64 * 1024
 
@@ -94,13 +94,13 @@ def export_encode(policy: LoopedPolicy, loops: int | None, weights: WeightsFile)
     path."""
     example = _example_observation(policy)
     counted = [] if loops is not None else [_example_loops(policy)]
-    return _export(
+    return write_graph(
         _Encode(policy, loops),
         (*example.values(), *counted),
         inputs=[*example, *_counted_name(loops)],
         outputs=["keys", "values", *(name for name in policy.denoise_inputs if name == MASK)],
         # One tuple, because forward takes the tensors as *args.
-        batch_axes=((*({0: _BATCH} for _ in example), *({} for _ in counted)),),
+        batch_axes=((*({0: BATCH_AXIS} for _ in example), *({} for _ in counted)),),
         path=weights.path.parent / graph_name("encode", loops),
         weights=weights,
     )
@@ -109,22 +109,12 @@ def export_encode(policy: LoopedPolicy, loops: int | None, weights: WeightsFile)
 def export_denoise(policy: LoopedPolicy, loops: int | None, weights: WeightsFile) -> Path:
     """Like `export_encode`."""
     counted = [] if loops is not None else [_example_loops(policy)]
-    with torch.inference_mode():
-        context = policy.encode(
-            _example_observation(policy), policy.max_loops if loops is None else loops
-        )
-    batch, width = context.keys.shape[1], policy.spec.action.shape[0]
-    told = {
-        MASK: context.mask,
-        COMMITTED: torch.zeros(batch, policy.config.prefix, width + 1),
-    }
-    extra = [tensor.clone() for n in policy.denoise_inputs if (tensor := told[n]) is not None]
-    sample = torch.zeros(batch, policy.horizon, width)
-    first, kept_axes = {0: _BATCH}, {1: _BATCH} | ({0: _DEPTH} if counted else {})
-    kept = (context.keys.clone(), context.values.clone())
+    sample, kept, extra = example_denoise_inputs(policy, loops)
+    batch = len(sample)
+    first, kept_axes = {0: BATCH_AXIS}, {1: BATCH_AXIS} | ({0: _DEPTH} if counted else {})
     axes: tuple[Any, ...] = (first, first, first, kept_axes, kept_axes)
     rest = (*(first for _ in extra), *({} for _ in counted))
-    return _export(
+    return write_graph(
         _Denoise(policy, loops is None),
         (
             *(sample, torch.zeros(batch), torch.full((batch,), 0.1), *kept),
@@ -139,6 +129,24 @@ def export_denoise(policy: LoopedPolicy, loops: int | None, weights: WeightsFile
         path=weights.path.parent / graph_name("denoise", loops),
         weights=weights,
     )
+
+
+def example_denoise_inputs(
+    policy: LoopedPolicy, loops: int | None
+) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tensor]]:
+    """A sample, keys and values, and what `denoise_inputs` names, for a batch of 2."""
+    with torch.inference_mode():
+        context = policy.encode(
+            _example_observation(policy), policy.max_loops if loops is None else loops
+        )
+    batch, width = context.keys.shape[1], policy.spec.action.shape[0]
+    told = {
+        MASK: context.mask,
+        COMMITTED: torch.zeros(batch, policy.config.prefix, width + 1),
+    }
+    extra = [tensor.clone() for n in policy.denoise_inputs if (tensor := told[n]) is not None]
+    sample = torch.zeros(batch, policy.horizon, width)
+    return sample, (context.keys.clone(), context.values.clone()), extra
 
 
 def _example_loops(policy: LoopedPolicy) -> Tensor:
@@ -157,7 +165,7 @@ def _example_observation(policy: LoopedPolicy) -> dict[str, Tensor]:
     }
 
 
-def _export(
+def write_graph(
     module: nn.Module,
     example: tuple[Tensor, ...],
     inputs: Sequence[str],
@@ -166,6 +174,10 @@ def _export(
     path: Path,
     weights: WeightsFile,
 ) -> Path:
+    """Trace a module into the graph at `path`, all of whose weights are in the file beside it.
+
+    batch_axes: torch's dynamic shapes, by the names of the free axes.
+    """
     # A free batch needs the model to say x.shape[0]: len(x) is a plain 2 to the exporter, which
     # then traces all of it a second time, by another and slower way.
     with _quiet():

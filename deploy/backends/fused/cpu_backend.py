@@ -17,7 +17,7 @@ import torch
 
 from loopdit.datasets.spec import COMMITTED, PROPRIO, Observation
 from loopdit.deploy.backends.fused.cpu_library import Sizes, cpu_library
-from loopdit.deploy.backends.fused.sampler import StepPlan, step_plan
+from loopdit.deploy.backends.fused.sampler import StepPlan, step_plan, whole_step
 from loopdit.deploy.backends.fused.weights import kernel_weights, require_supported
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import FP32, BackendOptions
@@ -59,6 +59,7 @@ class FusedCpuBackend:
         self._model = _create(self._library, policy, precision)
         weakref.finalize(self, self._library.fused_destroy, self._model)
         self._plans: dict[int, StepPlan] = {}
+        self._whole_steps: dict[float, StepPlan] = {}
         self._told: dict[bytes, np.ndarray] = {}
         normalizer = policy.normalizer
         names = ("action_mean", "action_spread", "action_low", "action_high")
@@ -109,6 +110,20 @@ class FusedCpuBackend:
         sample = np.array(noise, np.float32, order="C")
         if not self._from_noise:
             sample[:] = 0.0
+        self._move(context, plan, sample)
+        sample *= self._spread
+        sample += self._mean
+        return np.minimum(np.maximum(sample, self._low), self._high)
+
+    def predict(self, context: Context, sample: np.ndarray, level: float) -> np.ndarray:
+        """See `guided.PredictingBackend`."""
+        plan = _kept(self._whole_steps, level, lambda: whole_step(self._policy, level))
+        chunk = np.array(sample, np.float32, order="C")
+        self._move(context, plan, chunk)
+        return chunk
+
+    def _move(self, context: Context, plan: StepPlan, sample: np.ndarray) -> None:
+        """Takes the sample (B, H, A) through the steps of a plan, in place; normalised units."""
         known, shares = self._begun(sample, context)
         output = np.empty_like(sample)
         for i in range(context.batch):
@@ -127,9 +142,6 @@ class FusedCpuBackend:
             )
         if self._gripper is not None:
             self._gripper.decide(sample, output, known)
-        sample *= self._spread
-        sample += self._mean
-        return np.minimum(np.maximum(sample, self._low), self._high)
 
     def _proprio(self, given: Observation) -> np.ndarray:
         """(B, ...) raw, rolled forward by the actions in flight where the policy is told so."""

@@ -49,8 +49,8 @@ def inner_objective(policy: LoopedPolicy) -> Objective:
     if not known:
         config = policy.config.objective
         raise BundleError(
-            f"backend=fused has no sampler {config.chosen_sampler} of {config.kind}: it has euler, "
-            f"ddim and regression. Use backend=onnxruntime or torch."
+            f"the fused kernels have no sampler {config.chosen_sampler} of {config.kind}, "
+            f"only euler, ddim and regression. Use backend=onnxruntime or torch."
         )
     return objective
 
@@ -59,6 +59,12 @@ def inner_objective(policy: LoopedPolicy) -> Objective:
 def step_plan(policy: LoopedPolicy, steps: int) -> StepPlan:
     """The plan of a chunk in so many steps (one, by regression). Raises ConfigError for steps
     that the sampler does not have."""
+    schedule, times = step_schedule(policy, steps)
+    return StepPlan(schedule.numpy(), modulations(policy, times).numpy())
+
+
+def step_schedule(policy: LoopedPolicy, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`StepPlan.schedule` (S, 6), and the time (S,) of each step."""
     objective = inner_objective(policy)
     steps = objective.predictions(steps)
     level = torch.arange(steps) / steps
@@ -72,17 +78,23 @@ def step_plan(policy: LoopedPolicy, steps: int) -> StepPlan:
     else:
         share = torch.ones(1) if isinstance(objective, Regression) else dt / (CLEAN - level)
         rows[:, 3], rows[:, 4] = 1 - share, share
-    return StepPlan(rows.numpy(), modulations(policy, level))
+    return rows, level
 
 
 @torch.inference_mode()
-def modulations(policy: LoopedPolicy, times: torch.Tensor) -> np.ndarray:
+def whole_step(policy: LoopedPolicy, level: float) -> StepPlan:
+    """The plan of one step of flow matching's from `level` all the way to the clean chunk."""
+    schedule = torch.zeros(1, _COLUMNS)
+    schedule[:, 2], schedule[:, 4] = torch.inf, 1.0
+    return StepPlan(schedule.numpy(), modulations(policy, torch.tensor([level])).numpy())
+
+
+def modulations(policy: LoopedPolicy, times: torch.Tensor) -> torch.Tensor:
     """What each block makes of times (S,): (S, L, 6, D) float32 as in `StepPlan`."""
     condition = policy.model.condition(times)  # (S, 1, D)
-    each = [torch.cat(block.modulate(condition), dim=1) for block in policy.model.stack]
-    made = torch.stack(each, dim=1)  # (S, L, 6, D)
-    made[:, :, [1, 4]] += 1
-    return made.contiguous().numpy()
+    ones = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])[:, None]  # of the scales
+    each = [torch.cat(block.modulate(condition), dim=1) + ones for block in policy.model.stack]
+    return torch.stack(each, dim=1).contiguous()  # (S, L, 6, D)
 
 
 def _set_ddim(

@@ -110,7 +110,7 @@ def _tensors(policy: LoopedPolicy) -> Iterator[Tensor]:
         yield model.injection.carry
     for block in model.stack:
         yield from _block(block)
-    yield torch.from_numpy(modulations(policy, torch.tensor([CLEAN])))
+    yield modulations(policy, torch.tensor([CLEAN]))
     yield model.out_norm.weight
     yield model.out_norm.bias
     yield model.action_out.weight

@@ -13,7 +13,7 @@ from loopdit.datasets.spec import COMMITTED
 from loopdit.deploy.backends import load_backend
 from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.backends.torch_compile_backend import TorchCompileBackend
-from loopdit.deploy.backends.torch_policy import NOISE, step_times, torch_policy, whole_chunk
+from loopdit.deploy.backends.torch_policy import NOISE, StepByStep, torch_policy, whole_chunk
 from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.deploy.bundle.probes import Probes, make_probes
 from loopdit.deploy.export.parity import backend_chunks, reference_chunks
@@ -145,7 +145,8 @@ def test_a_whole_chunk_reads_nothing_from_the_host(config: LoopedDiTConfig):
         given[COMMITTED] = torch.zeros((1, *policy.spec.committed.shape), device="meta")
     chunk = (1, policy.horizon, policy.spec.action.shape[0])
     given[NOISE] = torch.zeros(chunk, device="meta")
-    made = whole_chunk(policy, given, 2, step_times(1, STEPS, "meta"))
+    denoise = StepByStep("meta")
+    made = whole_chunk(policy, given, 2, denoise.prepared(1, STEPS), denoise)
     assert (made.device.type, tuple(made.shape)) == ("meta", chunk)
 
 
@@ -155,8 +156,9 @@ def test_a_whole_chunk_is_encode_and_every_step(
     observation, noise = probes.batch(0, 4)
     given = {name: torch.from_numpy(value) for name, value in observation.items()}
     given[NOISE] = torch.from_numpy(noise)
+    denoise = StepByStep("cpu")
     with torch.inference_mode():
-        made = whole_chunk(tiny_policy, given, 2, step_times(4, STEPS, "cpu")).numpy()
+        made = whole_chunk(tiny_policy, given, 2, denoise.prepared(4, STEPS), denoise).numpy()
     expected = backend_chunks(load_backend(tiny_bundle, "torch"), probes, 2, STEPS, 4)[:4]
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
 

@@ -18,7 +18,7 @@ from loopdit.datasets.spec import COMMITTED, Observation, PolicySpec, TensorSpec
 from loopdit.deploy.backends import load_backend
 from loopdit.deploy.bundle.bundle import Bundle, default_bundle
 from loopdit.deploy.export.command import ExportConfig, export_bundle
-from loopdit.deploy.serving.command import what_may_vary
+from loopdit.deploy.serving.description import what_may_vary
 from loopdit.deploy.serving.served_bundle import ServedBundle
 from loopdit.errors import ConfigError, ObservationError
 from loopdit.policy.checkpoint import save_checkpoint
