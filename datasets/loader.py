@@ -8,10 +8,18 @@ read changes nothing but the speed.
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self
+from typing import Protocol, Self
 
-from loopdit.datasets.windows import Batch, WindowSampler
+from loopdit.datasets.windows import Batch
 from loopdit.errors import ConfigError
+
+
+class Sampler(Protocol):
+    """What batches are read from: a function of their steps."""
+
+    def batch(self, step: int, part: tuple[int, int] = (0, 1)) -> Batch:
+        """The batch of a step, or one process's part (rank, world) of it. Called by threads."""
+        ...
 
 
 class Batches(Iterator[Batch]):
@@ -24,7 +32,7 @@ class Batches(Iterator[Batch]):
 
     def __init__(
         self,
-        sampler: WindowSampler,
+        sampler: Sampler,
         first_step: int,
         workers: int,
         part: tuple[int, int] = (0, 1),

@@ -7,19 +7,21 @@
 A policy may be given the last `policy.spec.history` observations in one: keep them with an
 `observation_history.ObservationHistory`, which is the same for a policy without history. One whose
 spec has `committed` is told which actions are in flight: see `committed`.
-Imports numpy, pyzmq and msgspec only. One client belongs to one thread.
+Imports numpy, pyzmq and msgspec only. Threads may share a client: they take turns. For asyncio
+there is `async_client.AsyncPolicyClient`.
 """
 
 import contextlib
 import operator
 import secrets
+import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
-import zmq
 
 from loopdit import __version__
 from loopdit.datasets.spec import Observation, PolicySpec
@@ -30,7 +32,6 @@ from loopdit.deploy.messages import (
     Error,
     ErrorCode,
     Hello,
-    Message,
     Obs,
     Ping,
     Pong,
@@ -39,16 +40,21 @@ from loopdit.deploy.messages import (
     Welcome,
     WireError,
 )
-from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode, encode
+from loopdit.deploy.protocol import decode, encode
+from loopdit.deploy.quick_check import QuickCheck
+from loopdit.deploy.robot.guide import check_with_guide
+from loopdit.deploy.security.curve import own_keys, public_key
+from loopdit.deploy.security.endpoints import reaches_only_this_machine
+from loopdit.deploy.wire import lane_link
+from loopdit.deploy.wire.dealer_link import MAX_REPLY_BYTES, DealerLink
+from loopdit.deploy.wire.lane_link import LaneLink
+from loopdit.deploy.wire.link import Link
 from loopdit.errors import ConfigError
 
 Answer = TypeVar("Answer", Welcome, Chunk, ResetAck, Pong)
 
-_MAX_REPLY_BYTES = 16 * 1024 * 1024
-_LAST_WORDS_MS = 50
-_RECONNECT_MS = 50
+_LAST_WORDS_S = 0.05
 _MAX_BUDGET_S = 3600.0
-_RECONNECT_MAX_MS = 500
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,10 @@ class PolicyClient:
     Attributes from the server's welcome: `spec`, `model_id`, `horizon`, `loops` (the counts it
     offers), `default_loops`, `steps` (its default). `timeout_s` may be changed.
     A `spec` given here refuses another policy with a SpecMismatch that names the fields.
+    `keys` (this client's NAME.key_secret) and `server_key` (the server's NAME.key) are files, for a
+    server that wants to see keys. `shared_memory`: hand over frames without copying them through
+    sockets, where the server runs on this machine and offers it. `link` is used in place of a
+    connection to `endpoint`, such as `PolicyServer.connect()` gives within the server's process.
     Every method raises WireError, a ServerError with a `code` (ConfigError for a number it cannot
     send). After any of them the client can be used again, and greets a server that came back.
     """
@@ -82,7 +92,17 @@ class PolicyClient:
         endpoint: str = "tcp://127.0.0.1:5555",
         timeout_s: float = 5.0,
         spec: PolicySpec | None = None,
+        *,
+        keys: str | Path = "",
+        server_key: str | Path = "",
+        shared_memory: bool = True,
+        link: Link | None = None,
     ) -> None:
+        if bool(keys) != bool(server_key):
+            raise ConfigError(
+                "keys= and server_key= go together: this client's NAME.key_secret, and the "
+                "server's NAME.key."
+            )
         if not 0 < timeout_s <= _MAX_BUDGET_S:
             raise ConfigError(f"timeout_s={timeout_s} must be above 0, at most {_MAX_BUDGET_S:g}.")
         self.endpoint = endpoint
@@ -93,10 +113,18 @@ class PolicyClient:
         self._epoch = 0
         self._seed = 0
         self._step = 0
-        self._socket = _connect(endpoint)
+        self._lock = threading.RLock()
+        self._closed = False
+        near = link is None and reaches_only_this_machine(endpoint)
+        self._wants_lane = near and shared_memory and lane_link.AVAILABLE
+        self._lane: LaneLink | None = None
+        own = own_keys(keys) if keys else None
+        server = public_key(server_key) if server_key else b""
+        self._direct: Link = link or DealerLink(endpoint, own, server)
         try:
             welcome = self._hello(self._deadline())
             self.spec = PolicySpec.from_dict(welcome.spec)
+            self._check = QuickCheck(self.spec)
             if spec is not None:
                 spec.require_equal(
                     self.spec,
@@ -105,7 +133,8 @@ class PolicyClient:
                     remedy="Serve the bundle the robot was set up for.",
                 )
         except BaseException:
-            self._socket.close(linger=0)
+            self._drop_lane()
+            self._direct.close()
             raise
         self.horizon = welcome.horizon
         # From now on a server that comes back with another spec is refused.
@@ -129,12 +158,15 @@ class PolicyClient:
     ) -> ChunkReply:
         """The chunk for `observation`; loops=0 and steps=0 leave the choice to the server.
 
-        `budget_s`: compute must begin within this of the server's receiving it, or it is refused
-        with LATE. The same observation, loops, steps and seed give the same actions.
+        `budget_s`: the chunk is wanted within this of the server's receiving it. What is left to
+        the server is chosen to be in time, and what cannot be is refused with LATE. The same
+        observation, loops, steps and seed give the same actions. A guide may be
+        beside the tensors that the spec names (`robot/guide.py`).
         Raises ObservationError before anything is sent, WireError otherwise.
         """
         arrays = {name: np.asarray(value) for name, value in observation.items()}
-        self.spec.check_observation(arrays)
+        if not self._check.passes(arrays):
+            check_with_guide(arrays, self.spec)
         asked_s = time.monotonic()
         obs = Obs(
             seq=0,
@@ -174,34 +206,70 @@ class PolicyClient:
         return {k: v for k, v in msgspec.structs.asdict(pong).items() if k != "seq"}
 
     def close(self) -> None:
-        """Say BYE and free the socket."""
-        if not self._socket.closed:
+        """Say BYE and free the sockets."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
             if self._epoch:
-                with contextlib.suppress(zmq.Again):  # nobody is connected to hear it
-                    self._socket.send_multipart(encode(Bye(seq=self._next_seq())), zmq.NOBLOCK)
-            self._socket.close(linger=_LAST_WORDS_MS)
+                with contextlib.suppress(WireError):  # nobody is connected to hear it
+                    bye = encode(Bye(seq=self._next_seq()))
+                    self._link.send(bye, time.monotonic())
+            self._drop_lane()
+            self._direct.close(_LAST_WORDS_S)
+
+    @property
+    def transport(self) -> str:
+        """What observations go over: "shared memory", or the scheme of the endpoint."""
+        return "shared memory" if self._lane else self.endpoint.partition("://")[0]
+
+    @property
+    def _link(self) -> Link:
+        return self._lane or self._direct
 
     def _request(
         self, message: Obs | Reset | Ping, answer: type[Answer], arrays: Observation | None = None
     ) -> tuple[Answer, dict[str, np.ndarray]]:
         """Send and wait, opening the session anew (once) when the server no longer knows it."""
-        if self._socket.closed:
-            raise RuntimeError("this PolicyClient is closed.")
-        deadline_s = self._deadline()
-        for attempt in (1, 2):
-            try:
-                if not self._epoch:
-                    self._hello(deadline_s)
-                    if self._seed:  # which the new session does not know
-                        self._exchange(Reset(0, 0, self._seed), ResetAck, deadline_s)
-                return self._exchange(message, answer, deadline_s, arrays)
-            except WireError as error:
-                if error.code != ErrorCode.NO_SESSION or attempt == 2:
-                    raise
-                self._epoch = 0
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this PolicyClient is closed.")
+            deadline_s = self._deadline()
+            self._forget_old_messages()
+            for attempt in (1, 2):
+                try:
+                    if not self._epoch:
+                        self._hello(deadline_s)
+                        if self._seed:  # which the new session does not know
+                            self._exchange(Reset(0, 0, self._seed), ResetAck, deadline_s)
+                    return self._exchange(message, answer, deadline_s, arrays)
+                except WireError as error:
+                    if error.code != ErrorCode.NO_SESSION or attempt == 2:
+                        raise
+                    self._epoch = 0
         raise AssertionError("unreachable: the second attempt returns or raises.")
 
     def _hello(self, deadline_s: float) -> Welcome:
+        """Open the session over ZeroMQ, and go on with it over a lane where there is one."""
+        self._drop_lane()
+        welcome = self._greet(deadline_s)
+        if self._wants_lane and welcome.shared_memory:
+            spec = PolicySpec.from_dict(welcome.spec)
+            sizes = [int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for t in spec.observations]
+            try:
+                self._lane = LaneLink(welcome.shared_memory, sum(sizes), len(sizes))
+            except OSError:  # another user's server, or one beyond a tunnel: as good over ZeroMQ
+                self._wants_lane = False
+                return welcome
+            welcome = self._greet(deadline_s)
+        return welcome
+
+    def _drop_lane(self) -> None:
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
+
+    def _greet(self, deadline_s: float) -> Welcome:
         hello = Hello(
             seq=0,
             protocol_min=PROTOCOL_VERSION,
@@ -238,38 +306,37 @@ class PolicyClient:
             self._epoch += 1
         if isinstance(message, (Obs, Reset)):
             message = msgspec.structs.replace(message, epoch=self._epoch)
-        self._forget_old_messages()
-        self._socket.setsockopt(zmq.SNDTIMEO, _ms_until(deadline_s))
+        frames = encode(message, arrays)
         try:
-            self._socket.send_multipart(encode(message, arrays))
-        except zmq.Again:
-            raise self._timeout("is policy-serve running there") from None
-        while self._socket.poll(_ms_until(deadline_s), zmq.POLLIN):
-            reply, tensors = self._receive()
-            if isinstance(reply, Bye):
+            if not self._link.send(frames, deadline_s):
+                raise self._timeout("is policy-serve running there")
+            while received := self._link.receive(deadline_s):
+                reply, tensors = decode(received, MAX_REPLY_BYTES)
+                if isinstance(reply, answer) and reply.seq == seq:
+                    return reply, tensors
+                if isinstance(reply, Bye):
+                    raise WireError(ErrorCode.CLOSING, f"the server left: {reply.reason}", seq)
+                if isinstance(reply, Error) and reply.seq in (seq, 0):
+                    raise WireError(reply.code, reply.message, seq)
+                # Anything else answers a request that was given up: its time has passed.
+        except WireError as error:
+            if error.code in (ErrorCode.CLOSING, ErrorCode.TIMEOUT):
                 self._epoch = 0
-                raise WireError(
-                    ErrorCode.CLOSING, f"the server at {self.endpoint} left: {reply.reason}", seq
-                )
-            if isinstance(reply, Error) and reply.seq in (seq, 0):
-                raise WireError(reply.code, f"{self.endpoint}: {reply.message}", seq)
-            if isinstance(reply, answer) and reply.seq == seq:
-                return reply, tensors
-            # Anything else answers a request that was given up: its time has passed.
+            if error.code in (ErrorCode.TIMEOUT, ErrorCode.HANDSHAKE):
+                raise
+            raise WireError(error.code, f"{self.endpoint}: {error}", error.seq) from None
         raise self._timeout("has policy-serve died, or does its policy need a longer timeout_s")
 
-    def _receive(self) -> tuple[Message, dict[str, np.ndarray]]:
-        try:
-            return decode(self._socket.recv_multipart(zmq.NOBLOCK), _MAX_REPLY_BYTES)
-        except WireError as error:
-            raise WireError(error.code, f"{self.endpoint}: {error}", error.seq) from None
-
     def _forget_old_messages(self) -> None:
-        """Late answers to requests that were given up; a BYE among them ends the session."""
-        while self._socket.poll(0, zmq.POLLIN):
-            reply, _ = self._receive()
-            if isinstance(reply, Bye):
-                self._epoch = 0
+        """Late answers to requests that were given up. A BYE among them ends the session, and so
+        does what is no message or the end of the lane."""
+        try:
+            while self._link.has_message():
+                received = self._link.receive(0.0) or ()
+                if isinstance(decode(received, MAX_REPLY_BYTES)[0], Bye):
+                    self._epoch = 0
+        except WireError:
+            self._epoch = 0
 
     def _timeout(self, question: str) -> WireError:
         # What the server received is unknown now: greet it anew before the next request.
@@ -285,10 +352,6 @@ class PolicyClient:
 
     def _deadline(self) -> float:
         return time.monotonic() + self.timeout_s
-
-
-def _ms_until(deadline_s: float) -> int:
-    return max(0, round((deadline_s - time.monotonic()) * 1e3))
 
 
 def _count(name: str, value: int) -> int:
@@ -308,26 +371,3 @@ def _budget_us(budget_s: float | None) -> int:
     if not 0 < budget_s <= _MAX_BUDGET_S:
         raise ConfigError(f"budget_s={budget_s} must be above 0 and at most {_MAX_BUDGET_S:g}.")
     return max(1, round(budget_s * 1e6))
-
-
-def _connect(endpoint: str) -> "zmq.Socket[bytes]":
-    # The shared context: one of its own could block for ever when a client is forgotten unclosed.
-    dealer = zmq.Context.instance().socket(zmq.DEALER)
-    dealer.setsockopt(zmq.LINGER, 0)
-    # Queue only for a live connection: an observation must not wait for a server to be started.
-    dealer.setsockopt(zmq.IMMEDIATE, 1)
-    dealer.setsockopt(zmq.MAXMSGSIZE, _MAX_REPLY_BYTES + MAX_HEADER_BYTES)
-    dealer.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-    dealer.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-    # Only where it is meant: "localhost" must find a server on 127.0.0.1.
-    dealer.setsockopt(zmq.IPV6, int("[" in endpoint))
-    try:
-        dealer.connect(endpoint)
-    except zmq.ZMQError as error:
-        dealer.close()
-        raise WireError(
-            ErrorCode.TIMEOUT,
-            f"{endpoint!r} is not an address to connect to ({error.strerror}). "
-            "Give one like tcp://127.0.0.1:5555.",
-        ) from None
-    return dealer

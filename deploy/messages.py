@@ -34,19 +34,21 @@ class ErrorCode(StrEnum):
     NO_SESSION = "NO_SESSION"  # say HELLO first (again, after a restart)
     STALE_EPOCH = "STALE_EPOCH"  # from before a reset
     REPLAYED = "REPLAYED"  # a seq that was already used
-    LATE = "LATE"  # its budget was gone before compute began
+    LATE = "LATE"  # its budget does not suffice for its chunk
     SUPERSEDED = "SUPERSEDED"  # a newer observation of the same session took its place
-    OVERLOAD = "OVERLOAD"  # too many sessions
+    OVERLOAD = "OVERLOAD"  # too many sessions, or messages of one client
     CLOSING = "CLOSING"  # the server is stopping
+    STOPPED = "STOPPED"  # the emergency stop is pressed
     INTERNAL = "INTERNAL"  # the policy raised: the server's log says what
     TIMEOUT = "TIMEOUT"  # never sent: the client's own verdict
+    HANDSHAKE = "HANDSHAKE"  # never sent: the two sides do not accept each other's keys
 
 
 # What the same client may reasonably send again, unchanged or with a newer observation.
 _RETRYABLE = frozenset(
     {
         *(ErrorCode.NO_SESSION, ErrorCode.STALE_EPOCH, ErrorCode.LATE, ErrorCode.SUPERSEDED),
-        *(ErrorCode.OVERLOAD, ErrorCode.CLOSING, ErrorCode.TIMEOUT),
+        *(ErrorCode.OVERLOAD, ErrorCode.CLOSING, ErrorCode.STOPPED, ErrorCode.TIMEOUT),
     }
 )
 
@@ -119,6 +121,7 @@ class Welcome(Numbered, frozen=True, tag="WELCOME"):
     default_steps: Count
     spec_digest: str
     spec: dict[str, Any]
+    shared_memory: str = ""  # the lane for clients on this machine; empty: there is none
 
 
 class Obs(Numbered, frozen=True, tag="OBS"):
@@ -127,7 +130,7 @@ class Obs(Numbered, frozen=True, tag="OBS"):
     epoch: Count
     step: Count = 0  # the client's control step, echoed
     observed_ns: Count = 0  # the client's monotonic clock, echoed
-    budget_us: Count = 0  # compute must begin within this of arrival; 0: no limit
+    budget_us: Count = 0  # the chunk is wanted within this of arrival; 0: no limit
     loops: Count = 0  # 0: the server chooses
     steps: Count = 0  # 0: the server chooses
     seed: Count = 0
@@ -179,6 +182,21 @@ class Pong(Numbered, frozen=True, tag="PONG"):
     uptime_us: Count
 
 
+class Estop(Numbered, frozen=True, tag="ESTOP"):
+    """Press the emergency stop, or release it: while it is pressed nothing is commanded to any
+    robot. Needs no session."""
+
+    pressed: bool = True
+    reason: str = ""  # who or why, for people
+
+
+class EstopAck(Numbered, frozen=True, tag="ESTOP_ACK"):
+    """The stop as it is now; `reason` is that of whoever pressed it first."""
+
+    pressed: bool
+    reason: str
+
+
 class Error(Numbered, frozen=True, tag="ERROR"):
     """The answer to any message that got no other; seq 0: to one whose seq was unreadable."""
 
@@ -193,7 +211,9 @@ class Bye(Numbered, frozen=True, tag="BYE"):
     reason: str = ""
 
 
-Message: TypeAlias = Hello | Welcome | Obs | Chunk | Reset | ResetAck | Ping | Pong | Error | Bye
+Message: TypeAlias = (
+    Hello | Welcome | Obs | Chunk | Reset | ResetAck | Ping | Pong | Estop | EstopAck | Error | Bye
+)
 
 
 def error(code: str, message: str, seq: int) -> Error:

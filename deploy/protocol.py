@@ -35,6 +35,13 @@ DTYPES = {
 }
 
 
+# What an array's dtype is on the wire, in either byte order; `dtype.name` takes microseconds.
+_WIRE_DTYPES = {
+    order: (name, dtype)
+    for name, dtype in DTYPES.items()
+    for order in (dtype, dtype.newbyteorder())
+}
+
 Frame: TypeAlias = bytes | memoryview
 Kind = TypeVar("Kind", bound=Numbered)
 
@@ -59,19 +66,21 @@ class Wire(Generic[Kind]):
         if tensors:
             headers: list[TensorHeader] = []
             for name, array in tensors.items():
-                if array.dtype.name not in DTYPES:
+                known = _WIRE_DTYPES.get(array.dtype)
+                if known is None:
                     raise WireError(
                         ErrorCode.DTYPE,
                         f"{name} has dtype {array.dtype}; the wire carries {', '.join(DTYPES)}.",
                     )
-                headers.append(TensorHeader(name, array.dtype.name, array.shape))
-                raw = np.ascontiguousarray(array, dtype=DTYPES[array.dtype.name])
-                frames.append(raw.data if raw.size else b"")
+                headers.append(TensorHeader(name, known[0], array.shape))
+                raw = np.ascontiguousarray(array, dtype=known[1])
+                # As plain bytes, so that a frame's length is its length wherever it is looked at.
+                frames.append(raw.reshape(-1).view(np.uint8).data if raw.size else b"")
             message = msgspec.structs.replace(message, tensors=tuple(headers))
         frames[0] = self._magic + _encoder.encode(message)
         return frames
 
-    def decode(self, frames: Sequence[bytes], max_bytes: int) -> tuple[Kind, dict[str, np.ndarray]]:
+    def decode(self, frames: Sequence[Frame], max_bytes: int) -> tuple[Kind, dict[str, np.ndarray]]:
         """The message and its tensors, as read-only views of `frames` (which may be hostile).
 
         `max_bytes` caps the tensors of one message together. Raises WireError: VERSION, MALFORMED,
@@ -85,7 +94,7 @@ class Wire(Generic[Kind]):
             fault.seq = message.seq
             raise
 
-    def _header(self, header: bytes) -> Kind:
+    def _header(self, header: Frame) -> Kind:
         if len(header) > MAX_HEADER_BYTES:
             raise WireError(
                 ErrorCode.TOO_BIG, f"header of {len(header)} bytes; at most {MAX_HEADER_BYTES}."
@@ -94,7 +103,8 @@ class Wire(Generic[Kind]):
             if header[:3] == self._magic[:3]:
                 raise WireError(
                     ErrorCode.VERSION,
-                    f"message of protocol {header[:4]!r}; this loopdit speaks {self._magic!r}. "
+                    f"message of protocol {bytes(header[:4])!r}; this loopdit speaks "
+                    f"{self._magic!r}. "
                     "Use the same loopdit on both sides.",
                 )
             raise WireError(
@@ -105,7 +115,7 @@ class Wire(Generic[Kind]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
             raise self._header_fault(header, fault) from None
 
-    def _header_fault(self, header: bytes, fault: Exception) -> WireError:
+    def _header_fault(self, header: Frame, fault: Exception) -> WireError:
         """Why a header is not a message, with its seq where at least that can be read."""
         try:
             fields = msgspec.msgpack.decode(memoryview(header)[4:])
@@ -113,8 +123,7 @@ class Wire(Generic[Kind]):
             fields = None
         if not isinstance(fields, list) or not fields:
             return WireError(ErrorCode.MALFORMED, "header is not a msgpack array.")
-        kind, seq = fields[0], fields[1] if len(fields) > 1 else 0
-        seq = seq if isinstance(seq, int) and 0 < seq < 2**63 else 0
+        kind, seq = fields[0], _seq_in(fields)
         if isinstance(kind, str) and kind not in self._kinds:
             return WireError(
                 ErrorCode.UNKNOWN_KIND, f"message kind {kind[:32]!r} is not known.", seq
@@ -130,13 +139,30 @@ def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) ->
     return _POLICY.encode(message, tensors)
 
 
-def decode(frames: Sequence[bytes], max_bytes: int) -> tuple[Message, dict[str, np.ndarray]]:
+def decode(frames: Sequence[Frame], max_bytes: int) -> tuple[Message, dict[str, np.ndarray]]:
     """The policy's message in `frames` and its tensors. See `Wire`."""
     return _POLICY.decode(frames, max_bytes)
 
 
+def sequence_number(frames: Sequence[Frame]) -> int:
+    """The seq of a message that will not be looked at any further; 0 where it cannot be read."""
+    header = frames[0] if frames else b""
+    if not 4 < len(header) <= MAX_HEADER_BYTES:
+        return 0
+    try:
+        fields = msgspec.msgpack.decode(memoryview(header)[4:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, ValueError):
+        return 0
+    return _seq_in(fields)
+
+
+def _seq_in(fields: Any) -> int:
+    seq = fields[1] if isinstance(fields, list) and len(fields) > 1 else 0
+    return seq if isinstance(seq, int) and 0 < seq < 2**63 else 0
+
+
 def _view_tensors(
-    headers: tuple[TensorHeader, ...], frames: Sequence[bytes], max_bytes: int
+    headers: tuple[TensorHeader, ...], frames: Sequence[Frame], max_bytes: int
 ) -> dict[str, np.ndarray]:
     if len(headers) > MAX_TENSORS or len(frames) > MAX_TENSORS:
         raise WireError(
@@ -152,25 +178,29 @@ def _view_tensors(
         raise WireError(ErrorCode.TOO_BIG, f"{total} bytes of tensors; at most {max_bytes}.")
     tensors: dict[str, np.ndarray] = {}
     for header, frame in zip(headers, frames, strict=True):
-        name = header.name[:64]
-        if header.name in tensors:
-            raise WireError(ErrorCode.MALFORMED, f"tensor {name!r} occurs twice.")
+        name, shape = header.name, header.shape
+        if name in tensors:
+            raise WireError(ErrorCode.MALFORMED, f"tensor {name[:64]!r} occurs twice.")
         dtype = DTYPES.get(header.dtype)
         if dtype is None:
             raise WireError(
                 ErrorCode.DTYPE,
-                f"{name} has dtype {header.dtype[:32]!r}; the wire carries {', '.join(DTYPES)}.",
+                f"{name[:64]} has dtype {header.dtype[:32]!r}; the wire carries "
+                f"{', '.join(DTYPES)}.",
             )
-        shape = header.shape
         if len(shape) > MAX_RANK:
-            raise WireError(ErrorCode.SHAPE, f"{name} has {len(shape)} axes; at most {MAX_RANK}.")
+            raise WireError(
+                ErrorCode.SHAPE, f"{name[:64]} has {len(shape)} axes; at most {MAX_RANK}."
+            )
         # Python integers: a product that would overflow 64 bits cannot slip through.
         needed = math.prod(shape) * dtype.itemsize
-        if needed != len(frame) or any(n > max_bytes for n in shape):
+        if needed != len(frame) or max(shape, default=0) > max_bytes:
             raise WireError(
                 ErrorCode.SHAPE,
-                f"{name}: {header.dtype} {shape} is {needed} bytes, its frame has {len(frame)}.",
+                f"{name[:64]}: {header.dtype} {shape} is {needed} bytes, its frame has "
+                f"{len(frame)}.",
             )
         view = np.frombuffer(frame, dtype).reshape(shape)
-        tensors[header.name] = view.astype(dtype.newbyteorder("="), copy=False)
+        # On a little-endian machine, that is all.
+        tensors[name] = view if dtype.isnative else view.astype(dtype.newbyteorder("="))
     return tensors

@@ -8,6 +8,7 @@ Knows nothing of tasks, cameras or Gymnasium.
 # mujoco is a compiled module without stubs.
 # pyright: reportAttributeAccessIssue=false, reportUnknownParameterType=false
 
+import copy
 import math
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ _UNREACHABLE_M = 0.02
 _STILL_M_S = 0.05
 _ACTION_HIGH = np.array([MAX_TRANSLATION_M] * 3 + [MAX_ROTATION_RAD] * 3 + [1.0])
 _ACTION_LOW = np.array([*-_ACTION_HIGH[:6], 0.0])
+# What of an arm a command changes.
+_MOVING = ("data", "rejected", "reference_position", "reference_quaternion", "_joint_targets")
 RAMP_SHARE = 0.8  # of the control period: over this the joint targets move
 _UNSTABLE = [
     int(mujoco.mjtWarning.mjWARN_BADQACC),
@@ -142,6 +145,16 @@ class Arm:
             yield
         finally:
             self.reference_position, self.reference_quaternion = before
+
+    @contextmanager
+    def imagined(self) -> Generator[None]:
+        """Inside, commands are carried out in a copy of the world; afterwards it was nothing."""
+        kept = {name: value for name, value in vars(self).items() if name in _MOVING}
+        self.data = copy.copy(self.data)
+        try:
+            yield
+        finally:
+            vars(self).update(kept)
 
     def _commanded_by(self, limited: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The pose that an action (7,) within the limits commands: (3,) m and a quaternion."""

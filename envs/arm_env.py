@@ -10,7 +10,8 @@ the commanded pose; gripper opening 0 closed to 1 open. Everything random comes 
 
 import hashlib
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,16 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def as_commanded(self, actions: np.ndarray) -> AbstractContextManager[None]:
         """Inside, experts act as if the actions (n, 7) had moved the commanded pose already."""
         return self.arm.as_commanded(actions)
+
+    @contextmanager
+    def imagined(self) -> Generator[None]:
+        """Inside, `step` is what would happen; afterwards it did not."""
+        kept = (self._steps, self._held_steps, self._reached)
+        try:
+            with self.arm.imagined():
+                yield
+        finally:
+            self._steps, self._held_steps, self._reached = kept
 
     def idle(self, last: np.ndarray | None) -> np.ndarray:
         """The action (7,) that stays put and keeps the gripper as action `last` had it, or open."""

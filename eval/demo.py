@@ -110,13 +110,13 @@ def _run_stage(stage: Stage, console: Console) -> list[dict[str, Any]]:
     """The commands it ran and the seconds each took."""
     if not stage.serves:
         return [_run(command, console) for command in stage.commands]
-    server = ["policy-serve", f"bundle={stage.serves}", "port=0"]
+    server = ["policy-serve", f"bundle={stage.serves}", "address=tcp://127.0.0.1:0"]
     _announce(server, console)
     with served(_executable(server), console.print) as endpoint:
         there = quoted(endpoint)
         commands = [[part.replace(ENDPOINT, there) for part in c] for c in stage.commands]
         ran = [_run(command, console) for command in commands]
-    same_port = [*server[:-1], f"port={endpoint.rpartition(':')[2]}"]  # so that it can be repeated
+    same_port = [*server[:-1], f"address={endpoint}"]  # so that it can be repeated
     return [{"command": f"{shlex.join(same_port)} &", "seconds": 0}, *ran]
 
 

@@ -21,7 +21,7 @@ import zmq
 
 from loopdit.deploy.messages import Error, WireError
 from loopdit.deploy.protocol import MAX_HEADER_BYTES
-from loopdit.deploy.serving.server import loopback_endpoint
+from loopdit.deploy.security.endpoints import check_endpoint
 from loopdit.errors import ConfigError, LoopditError, ServerError
 from loopdit.eval.env_driver import MAX_REQUEST_BYTES, Driver, MakeEnvironment
 from loopdit.eval.env_messages import ENV_WIRE, EnvMessage
@@ -85,7 +85,7 @@ def main() -> None:
         options = _options(sys.argv[1:])
         endpoint = options["endpoint"]
         if not endpoint.startswith("ipc://"):
-            endpoint = loopback_endpoint(endpoint)
+            endpoint = check_endpoint(endpoint)
         name = options["env"]
         server = EnvServer(Driver(name, _maker(name), time.monotonic), endpoint)
     except LoopditError as fault:

@@ -6,8 +6,8 @@ from typing import Any
 from loopdit.command import option
 from loopdit.deploy.backends import BACKEND_NAMES
 from loopdit.deploy.bundle.manifest import FP32, PRECISIONS
-from loopdit.deploy.robot.chunk_execution import EXECUTIONS, require_execution
-from loopdit.deploy.serving.dispatcher import MAX_STEPS
+from loopdit.deploy.robot.executions import EXECUTIONS, require_execution
+from loopdit.deploy.serving.offer import MAX_STEPS
 from loopdit.envs.registry import ENV_NAMES
 from loopdit.envs.variation import FORMS as VARIATIONS
 from loopdit.envs.variation import parse_variation
@@ -24,10 +24,18 @@ from loopdit.eval.seeds import EVALUATION_PURPOSES, SEEDS, require_purpose
 
 AUTO = "auto"  # of backend= as of episodes=
 # Least and most; a server does not do more denoising steps either.
-_WHOLE = {"loops": (1, None), "steps": (0, MAX_STEPS), "execute_horizon": (1, None)}
+_WHOLE = {
+    "loops": (1, None),
+    "steps": (0, MAX_STEPS),
+    "execute_horizon": (1, None),
+    "divide": (1, None),
+}
 
 # Axes of the comparison, the slowest first; `steps` and `loops` follow.
-_AXES = ("rate_hz", "variation", "fault", "execution", "execute_horizon", "delay", "adaptive")
+_AXES = (
+    *("rate_hz", "divide", "variation", "fault", "execution", "execute_horizon", "delay"),
+    "adaptive",
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,8 @@ class EvalConfig:
     policy: str = option(
         SHIPPED,
         "tcp://HOST:PORT, openpi://HOST:PORT, a bundle or checkpoint folder, shipped, expert, "
-        "informed-expert (for execution=informed), zeros, random, untrained or replay (needs "
-        "data=)",
+        "informed-expert (for execution=informed), foreseeing-expert, zeros, random, untrained or "
+        "replay (needs data=)",
     )
     env: str = option(
         "lift",
@@ -62,6 +70,10 @@ class EvalConfig:
         [8], "actions of a chunk that are executed before the next one"
     )
     rate_hz: list[float] = option([0.0], "actions a second; 0 is the environment's own")
+    divide: list[int] = option(
+        [1],
+        "control steps that each action is spread over: with rate_hz=[50], 5 for a 10 Hz policy",
+    )
     variation: list[str] = option(
         ["none"], f"what differs between episodes beyond the task: {VARIATIONS}"
     )

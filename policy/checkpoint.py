@@ -9,7 +9,8 @@ Version 1 had no digests and its training state was a pickle: its weights are re
 on from them only as from any others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -23,6 +24,8 @@ from torch import Tensor
 from loopdit.datasets.spec import PolicySpec
 from loopdit.errors import CheckpointError, LoopditError
 from loopdit.policy.checkpoint_files import (
+    GRAFT,
+    LOOPED,
     MANIFEST,
     read_checkpoint,
     read_manifest,
@@ -31,7 +34,7 @@ from loopdit.policy.checkpoint_files import (
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
 
-__all__ = ["MANIFEST", "TRAINING_STATE", "WEIGHTS"]
+__all__ = ["GRAFT", "LOOPED", "MANIFEST", "TRAINING_STATE", "WEIGHTS"]
 
 FORMAT = "loopdit-checkpoint"
 FORMAT_VERSION = 2
@@ -51,13 +54,15 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """All that a checkpoint holds, before it is written."""
+    """All that a checkpoint holds, before it is written. `config`, a dataclass, rebuilds a policy
+    of this `kind`."""
 
     spec: PolicySpec
-    config: LoopedDiTConfig
+    config: Any
     weights: Mapping[str, Tensor]
     provenance: Mapping[str, Any]
     training: TrainingState | None = None
+    kind: str = LOOPED
 
     @classmethod
     def of(
@@ -106,6 +111,8 @@ def write_checkpoint(folder: Path, content: CheckpointContent) -> None:
         "policy": asdict(content.config),
         "provenance": dict(content.provenance),
     }
+    if content.kind != LOOPED:  # as it was before there were kinds
+        manifest["kind"] = content.kind
     files: dict[str, Callable[[Path], None]] = {WEIGHTS: _writer(content.weights)}
     if content.training is not None:
         manifest[_NUMBERS] = dict(content.training.numbers)
@@ -120,7 +127,8 @@ def copy_policy(source: str | Path, target: Path) -> None:
     """
     manifest, files = read_checkpoint(Path(source), [WEIGHTS])
     _require_version(Path(source), manifest)
-    described = {name: manifest[name] for name in ("format", "spec", "policy", "provenance")}
+    names = ("format", "spec", "policy", "provenance", *(["kind"] if "kind" in manifest else []))
+    described = {name: manifest[name] for name in names}
     _replace(
         target,
         {**described, "format_version": FORMAT_VERSION},
@@ -129,23 +137,69 @@ def copy_policy(source: str | Path, target: Path) -> None:
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint. Raises CheckpointError: missing, damaged, or of another format."""
+    """Read the checkpoint of a looped policy.
+
+    Raises CheckpointError: missing, damaged, of another format, or of another kind.
+    """
+    raw = read_raw(folder, LOOPED)
+    with damage_told(folder):
+        policy = LoopedPolicy(raw.spec, LoopedDiTConfig.from_dict(raw.policy))
+        policy.load_state_dict(raw.weights)
+    frozen = policy.eval().requires_grad_(False)
+    return Checkpoint(frozen, raw.provenance, raw.weights_sha256)
+
+
+@dataclass(frozen=True)
+class RawCheckpoint:
+    """What is in a checkpoint, before a policy is made of it. `policy` is its configuration."""
+
+    kind: str
+    spec: PolicySpec
+    policy: dict[str, Any]
+    provenance: dict[str, Any]
+    weights: dict[str, Tensor]
+    weights_sha256: str
+
+
+def read_raw(folder: str | Path, kind: str) -> RawCheckpoint:
+    """Read a checkpoint of a kind. Raises CheckpointError as `load_checkpoint` does."""
     folder = Path(folder)
-    _require_version(folder, read_manifest(folder))
+    found = checkpoint_kind(folder)
+    if found != kind:
+        raise CheckpointError(
+            f"{folder} holds a policy of the kind {found!r}, which does not go here: it takes one "
+            f"of the kind {kind!r}."
+        )
     manifest, files = read_checkpoint(folder, [WEIGHTS])
+    with damage_told(folder):
+        return RawCheckpoint(
+            kind,
+            PolicySpec.from_dict(manifest["spec"]),
+            manifest["policy"],
+            manifest["provenance"],
+            safetensors.torch.load(files[WEIGHTS]),
+            sha256(files[WEIGHTS]).hexdigest(),
+        )
+
+
+def checkpoint_kind(folder: str | Path) -> str:
+    """LOOPED or GRAFT. Raises CheckpointError for what is no checkpoint that is read here."""
+    manifest = read_manifest(Path(folder))
+    _require_version(Path(folder), manifest)
+    return str(manifest.get("kind", LOOPED))
+
+
+@contextmanager
+def damage_told(folder: str | Path) -> Generator[None]:
+    """Turn what reading a damaged checkpoint raises into CheckpointError."""
     try:
-        spec = PolicySpec.from_dict(manifest["spec"])
-        policy = LoopedPolicy(spec, LoopedDiTConfig.from_dict(manifest["policy"]))
-        policy.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
-        provenance = manifest["provenance"]
+        yield
     except LoopditError:
         raise
     except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint {folder} is damaged: {error!s:.300}. Train or copy it again."
         ) from error
-    frozen = policy.eval().requires_grad_(False)
-    return Checkpoint(frozen, provenance, sha256(files[WEIGHTS]).hexdigest())
 
 
 def load_policy(folder: str | Path) -> LoopedPolicy:

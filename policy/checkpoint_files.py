@@ -22,6 +22,7 @@ from loopdit.errors import CheckpointError
 from loopdit.whole_file import whole_file
 
 MANIFEST = "checkpoint.json"
+LOOPED, GRAFT = "looped", "graft"  # kinds of policies, in a manifest's "kind"; without it: looped
 _FILES = "files"
 _DIGEST = "sha256"  # of the manifest's other entries
 _ATTEMPTS = 5  # of a reader, when a writer is at work: each sees another whole checkpoint

@@ -66,6 +66,14 @@ def _canvas(name: str, summary: str) -> Preset:
     return Preset(name, summary, lambda: CanvasModel(CANVAS_SYSTEMS[name]))
 
 
+def _cogvideox() -> nn.Module:
+    from loopdit.policy.graft.systems import graft_system  # late: diffusers takes seconds
+
+    return graft_system(COGVIDEOX_2B)
+
+
+COGVIDEOX_2B = "cogvideox_2b"
+
 _PRESETS = (
     Preset("ship", "the one-way looped DiT that we ship, as a built-in arm task has it", _ship),
     _canvas("v1_3b4l", "the paper's canvas denoiser: 3 blocks, 4 loops of each, width 128"),
@@ -77,6 +85,12 @@ _PRESETS = (
         "v3_mujoco",
         "a looped transformer over bodies, joints and motors of any MuJoCo robot",
         lambda: MorphologyDiT(MorphologyConfig()),
+    ),
+    Preset(
+        COGVIDEOX_2B,
+        "CogVideoX-2B with each of its blocks looped, and the paper's head; freeze= and loops= say "
+        "which of its twelve cells",
+        _cogvideox,
     ),
 )
 PRESETS: Mapping[str, Preset] = {entry.name: entry for entry in _PRESETS}

@@ -12,9 +12,18 @@ from unittest.mock import patch
 
 from loopdit.datasets.commands.data import SUBCOMMANDS as DATA_SUBCOMMANDS
 from loopdit.eval.evaluate import SUBCOMMANDS as EVAL_SUBCOMMANDS
+from loopdit.eval.experiments.command import SUBCOMMANDS as EXPERIMENT_SUBCOMMANDS
+from loopdit.policy.training.train import SUBCOMMANDS as TRAIN_SUBCOMMANDS
 
 # Words that a command takes first, each with a help of its own.
-SUBCOMMANDS = {"policy-data": (*DATA_SUBCOMMANDS,), "policy-eval": EVAL_SUBCOMMANDS}
+SUBCOMMANDS = {
+    "policy-bench": ("transport",),
+    "policy-serve": ("keys",),
+    "policy-data": (*DATA_SUBCOMMANDS,),
+    "policy-eval": EVAL_SUBCOMMANDS,
+    "policy-experiment": (*EXPERIMENT_SUBCOMMANDS,),
+    "policy-train": TRAIN_SUBCOMMANDS,
+}
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
 

@@ -13,7 +13,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -168,6 +168,49 @@ STAGES = {
             "rate_hz=[5,10,20] workers=2 out=outputs/working-points-lift"
         ],
     ),
+    "delay-stack": Stage(
+        "How chunks are joined: `stack` under delay",
+        "The policy that is shipped, K = 4, control at 10 Hz; see "
+        "[the log](experiments/2026-11-28-delay.md). Several runs in one table, not equally long.",
+        "outputs/delay-stack",
+        [
+            "policy-eval recipe=delay execution=[tracked] delay=[0,2] episodes=200 append=true",
+            "policy-eval recipe=delay execution=[blocking,guided,tracked-ensemble] episodes=40 "
+            "append=true",
+            "policy-eval recipe=delay execution=[tracked] delay=[1,3] episodes=40 append=true",
+            "policy-eval recipe=delay execution=[naive,aligned,ensemble] delay=[1,2,3] episodes=25 "
+            "append=true",
+        ],
+    ),
+    "delay-stack-50hz": Stage(
+        "How chunks are joined: `stack` at 50 Hz",
+        "Each action in five control steps of 20 ms; delays of 0 to 300 ms.",
+        "outputs/delay-stack-50hz",
+        [
+            "policy-eval recipe=delay rate_hz=[50] divide=[5] delay=[0,5,10,15] "
+            "execution=[tracked,naive] episodes=25 out=outputs/delay-stack-50hz"
+        ],
+    ),
+    "delay-lift": Stage(
+        "How chunks are joined: `lift` under delay",
+        "As `stack`.",
+        "outputs/delay-lift",
+        [
+            "policy-eval recipe=delay env=lift execution=[tracked,naive,aligned,blocking,"
+            "tracked-ensemble,guided] episodes=20 out=outputs/delay-lift"
+        ],
+    ),
+    "delay-catch-roll": Stage(
+        "How chunks are joined: the ball that does not wait",
+        "A scripted expert with perfect foresight, a new chunk every 2 actions: what is lost is "
+        "lost by the joining alone.",
+        "outputs/delay-catch-roll",
+        [
+            "policy-eval recipe=delay env=catch-roll policy=foreseeing-expert execute_horizon=[2] "
+            "execution=[tracked,informed,naive,aligned,blocking] episodes=20 "
+            "out=outputs/delay-catch-roll"
+        ],
+    ),
     "variations": Stage(
         "Robustness: another world",
         "`lift`, K = 4: one axis of domain randomisation at a time. The demonstrations had none.",
@@ -271,7 +314,9 @@ def _speed() -> str:
 
 
 def _controls(rows: Sequence[dict[str, Any]]) -> str:
-    """One line: what each control came to, over all conditions it was driven under."""
+    """One line: what each control came to, over all conditions it was driven under; "" without."""
+    if not rows:
+        return ""
     found: dict[str, dict[str, None]] = {}
     for row in rows:
         found.setdefault(policy_text(row), {})[success_text(row)] = None
@@ -280,15 +325,25 @@ def _controls(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _frontier(rows: Sequence[dict[str, Any]]) -> str:
-    """Success by execution mode and delay, the two axes of a latency stage; "" for others."""
+    """Success by execution mode and delay, the two axes of a latency stage, and the jerk where
+    chunks take over, of those rows that have it; "" for other stages."""
     delays = list(dict.fromkeys(row["delay"] for row in rows))
     modes = list(dict.fromkeys(row["execution"] for row in rows))
     if len(delays) == 1 or len(modes) == 1:
         return ""
-    found = {(row["execution"], row["delay"]): success_text(row) for row in rows}
-    lines = [f"| delay, control steps | {' | '.join(delays)} |", "|---|" + "---|" * len(delays)]
-    lines += [f"| {mode} | {' | '.join(found[mode, d] for d in delays)} |" for mode in modes]
-    return "\n".join([*lines, "", ""])
+    found = {(row["execution"], row["delay"]): row for row in rows}
+
+    def table(head: str, cell: Callable[[dict[str, Any]], str]) -> list[str]:
+        lines = [f"| {head} | {' | '.join(delays)} |", "|---|" + "---|" * len(delays)]
+        for mode in modes:
+            cells = [cell(found[mode, d]) if (mode, d) in found else "–" for d in delays]  # noqa: RUF001
+            lines.append(f"| {mode} | {' | '.join(cells)} |")
+        return [*lines, ""]
+
+    tables = table("success; delay, control steps", success_text)
+    if all("border_jerk" in row for row in rows):
+        tables += table("jerk where chunks take over", lambda row: f"{row['border_jerk']:.3f}")
+    return "\n".join([*tables, ""])
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from loopdit.deploy.backends import load_backend
 from loopdit.deploy.bundle.bundle import Bundle, default_bundle
-from loopdit.deploy.robot.chunk_execution import make_execution
+from loopdit.deploy.robot.executions import make_execution
 from loopdit.deploy.serving.served_bundle import ServedBundle
 from loopdit.envs.registry import make_env
 from loopdit.eval.reporting.video import picture
@@ -36,7 +36,7 @@ def main() -> None:
         env,
         ModelPolicy(in_process(model), bundle.default_loops, bundle.steps),
         SEED,
-        make_execution("aligned", execute_horizon=8),
+        make_execution("aligned", 8, bundle.spec.action),
         parse_delay("0"),
         faults=(),
         clock=lambda: 0.0,

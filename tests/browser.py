@@ -37,7 +37,8 @@ class Browser:
     def __init__(self, driver: Chrome) -> None:
         self._driver = driver
 
-    def open(self, page: Path, screen: str = "desktop", scheme: str = "light") -> None:
+    def open(self, page: Path | str, screen: str = "desktop", scheme: str = "light") -> None:
+        """A file, or an address."""
         width, height = SCREENS[screen]
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
         self._driver.execute_cdp_cmd(
@@ -46,7 +47,7 @@ class Browser:
         colours = [{"name": "prefers-color-scheme", "value": scheme}]
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": colours})
         self.errors()
-        self._driver.get(page.as_uri())
+        self._driver.get(page if isinstance(page, str) else page.as_uri())
 
     def script(self, code: str) -> Any:
         return self._driver.execute_script(code)

@@ -72,7 +72,20 @@ def test_whatever_is_imported_is_a_declared_dependency(extra: str, folders: set[
     distributions = packages_distributions()
     # None of these is in `all`: each is large, and needed by few.
     allowed = declared(extra).union(
-        *map(declared, ("ray", "gpu", "sweeps", "rerun", "trackers", "openvino", "tensorrt-rtx"))
+        *map(
+            declared,
+            (
+                "ray",
+                "gpu",
+                "sweeps",
+                "rerun",
+                "trackers",
+                "openvino",
+                "tensorrt-rtx",
+                "fused-cuda",
+                "camera",
+            ),
+        )
     )
     undeclared = {
         f"{name} ({path})"

@@ -111,7 +111,7 @@ def test_the_readmes_client_drives_a_robot_through_the_shipped_policy():
 
     (block,) = blocks(ROOT / "README.md", "python")
     server = subprocess.Popen(
-        [BIN / "policy-serve", "port=0"],
+        [BIN / "policy-serve", "address=tcp://127.0.0.1:0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

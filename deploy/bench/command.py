@@ -8,7 +8,8 @@ by `roofline`, and with an older run by `bench_compare`. Prints a table and writ
     bench.html   a page with plots, and the plots beside it as PNG
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from loopdit.command import Command, option, require_choice, run_command
-from loopdit.deploy.backends import BACKEND_NAMES
+from loopdit.deploy.backends import BACKEND_NAMES, GRAFT_BACKENDS, is_graft
 from loopdit.deploy.backends.registry import FP32, KINDS
 from loopdit.deploy.bench.compare import LEAST_ROUNDS, compare, read_older
 from loopdit.deploy.bench.energy import EnergyMeter
@@ -175,7 +176,7 @@ def _measured(
     steps = config.steps or [bundle.steps]
     workload = Workload(str(bundle.path), probes, steps[0], threads=config.threads or None)
     choices = product(
-        config.backends or _QUICK,
+        config.backends or _quick(bundle),
         config.precisions,
         config.loops or bundle.loops,
         steps,
@@ -190,7 +191,7 @@ def _measured(
     with ExitStack() as stack, Progress(console=console, transient=True) as bar:
         task = bar.add_task("measuring", total=None)
         children: dict[str, ChildProcess] = {}
-        for device, precision in kinds if config.roofline else ():
+        for device, precision in kinds if config.roofline and not is_graft(bundle) else ():
             name = yardstick_name(device, precision)
             child = ChildProcess(f"{name} products", TimedProducts, workload, device, precision)
             children[name] = stack.enter_context(closing(child))
@@ -213,6 +214,11 @@ def _measured(
                 name, child.call("runtime"), _faster(before[name], after), products
             )
     return measured, yardsticks
+
+
+def _quick(bundle: Bundle) -> Sequence[str]:
+    """What is measured where nobody chooses."""
+    return GRAFT_BACKENDS if is_graft(bundle) else _QUICK
 
 
 def _kinds_of_work(arms: list[Arm]) -> list[tuple[str, str]]:
@@ -269,12 +275,18 @@ COMMAND = Command(
         "policy-bench backends=[torch,onnxruntime] loops=[1,4] repetitions=300",
         "policy-bench bundle=outputs/bundle precisions=[fp32,bf16] batch=[1,8] record=true",
         "policy-bench compare=outputs/before/bench.json out=outputs/after",
+        "policy-bench transport --help  # the wire beside other people's",
     ),
 )
 
 
 def main() -> None:
-    """Entry point of `policy-bench`."""
+    """Entry point of `policy-bench` and `policy-bench transport`."""
+    if sys.argv[1:2] == ["transport"]:
+        from loopdit.deploy.bench.transport.command import main as transport
+
+        transport(sys.argv[2:])
+        return
     run_command(COMMAND, BenchConfig, _run)
 
 

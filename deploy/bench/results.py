@@ -24,7 +24,7 @@ from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.deploy.bundle.probes import Probes
 from loopdit.deploy.export.parity import compare_chunks, reference_chunks
 from loopdit.errors import ConfigError
-from loopdit.policy.checkpoint import load_policy
+from loopdit.policy.any_checkpoint import load_any
 from loopdit.whole_file import whole_file
 
 JSON_FILE, CSV_FILE = "bench.json", "bench.csv"
@@ -120,7 +120,7 @@ def _missing_row(missing: Missing) -> Row:
 def _references(
     results: Sequence[ArmResult], bundle: Bundle, probes: Probes
 ) -> dict[tuple[int, int], np.ndarray]:
-    policy = load_policy(bundle.path)
+    policy = load_any(bundle.path).policy
     wanted = dict.fromkeys((result.arm.loops, result.arm.steps) for result in results)
     return {(k, steps): reference_chunks(policy, probes, k, steps) for k, steps in wanted}
 

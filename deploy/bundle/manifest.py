@@ -12,6 +12,7 @@ import numpy as np
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.bundle.witness import Witness
+from loopdit.policy.checkpoint_files import LOOPED
 from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION, vocabulary_of
 
 FORMAT = "loopdit-bundle"
@@ -66,7 +67,8 @@ class Manifest:
     that it was measured on. witness: what every back end must repeat; None only while the export
     has not proven itself. provenance: how the weights were trained. instruction: how the policy is
     told its task ("words" or "task"), and the instructions it was trained with; "none" and none
-    where it has one task.
+    where it has one task. kind: what kind of policy it is, as its checkpoint says; a grafted video
+    model has no graphs.
     """
 
     spec: PolicySpec
@@ -89,9 +91,12 @@ class Manifest:
     precisions: tuple[str, ...] = (FP32,)
     loop_graphs: bool = False
     adaptive: Mapping[str, Any] | None = None
+    kind: str = LOOPED
 
     def graph_names(self, precision: str) -> list[str]:
         """The file of every graph that there is of one of `precisions`."""
+        if self.kind != LOOPED:
+            return []
         depths = [*self.loops, *([None] if self.loop_graphs else [])]
         return [graph_name(kind, loops, precision) for loops in depths for kind in GRAPH_KINDS]
 
@@ -115,6 +120,7 @@ class Manifest:
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
+            **({} if self.kind == LOOPED else {"kind": self.kind}),
             "model_id": self.model_id,
             "horizon": self.horizon,
             "loops": list(self.loops),
@@ -175,4 +181,5 @@ class Manifest:
             precisions=precisions,
             loop_graphs=bool(data["loop_graphs"]),
             adaptive=data["adaptive"],
+            kind=str(data.get("kind", LOOPED)),
         )

@@ -104,7 +104,7 @@ def port_finding(port: int) -> Finding:
             probe.bind(("127.0.0.1", port))
             probe.listen()
         except OSError as error:
-            remedy = "End what uses it, or serve on another: policy-serve port=0 takes a free one."
+            remedy = "End what uses it, or serve on another: policy-serve address=tcp://127.0.0.1:0 takes a free one."
             return Finding(check, BROKEN, f"cannot be listened on: {error.strerror}", remedy)
     return Finding(check, OK, "free")
 

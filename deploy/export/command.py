@@ -5,7 +5,6 @@ several observations, in raw action units, against the float32 module that was t
 tolerance nothing is written.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from loopdit.deploy.export.graph_precision import write_reduced
 from loopdit.deploy.export.graph_runner import BACKEND
 from loopdit.deploy.export.onnx_graphs import OPSET, export_denoise, export_encode
 from loopdit.deploy.export.parity import reference_chunks
-from loopdit.deploy.export.report import print_bundle, print_proofs
+from loopdit.deploy.export.report import numbers_for_people, print_bundle, print_proofs
 from loopdit.errors import ConfigError
 from loopdit.machine import machine_and_versions
 from loopdit.policy import checkpoint as checkpoints
@@ -43,6 +42,10 @@ __all__ = ["ExportConfig", "export_bundle"]
 
 def export_bundle(config: ExportConfig, console: Console) -> Bundle:
     """Write the bundle that `config` asks for. Raises LoopditError, leaving nothing behind."""
+    if checkpoints.checkpoint_kind(config.checkpoint) == checkpoints.GRAFT:
+        from loopdit.deploy.export.graft import export_graft  # late: diffusers takes seconds
+
+        return export_graft(config, console)
     source = checkpoints.load_checkpoint(config.checkpoint)
     policy = source.policy
     policy.objective.predictions(config.steps)  # raises where the sampler has not so many
@@ -72,7 +75,7 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             temperature=policy.temperature if config.temperature is None else config.temperature,
             model_id=model_id(file_entry(staging / WEIGHTS).sha256, policy.spec),
             files={path.name: file_entry(path) for path in staging.iterdir()},
-            normalisation=_for_people(policy),
+            normalisation=numbers_for_people(policy.normalizer),
             provenance=source.provenance,
             instruction=policy.config.instruction,
             instructions=tuple(policy.config.instructions),
@@ -105,14 +108,6 @@ def _probes(policy: LoopedPolicy, config: ExportConfig) -> Probes:
         lambda said: None if vocabulary is None else vocabulary.told(kind, said),
         policy.config.instructions,
     )
-
-
-def _for_people(policy: LoopedPolicy) -> dict[str, list[float | None]]:
-    """The normaliser's numbers; None for no limit, because JSON has no infinity."""
-    return {
-        name: [value if math.isfinite(value) else None for value in buffer.tolist()]
-        for name, buffer in policy.normalizer.named_buffers()
-    }
 
 
 def _chosen_loops(config: ExportConfig, policy: LoopedPolicy) -> tuple[int, ...]:

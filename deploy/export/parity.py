@@ -13,7 +13,7 @@ import torch
 from loopdit.datasets.spec import TensorSpec
 from loopdit.deploy.backends import Backend
 from loopdit.deploy.bundle.probes import Probes
-from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.any_checkpoint import AnyPolicy
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ParityRow:
         return asdict(self)
 
 
-def reference_chunks(policy: LoopedPolicy, probes: Probes, loops: int, steps: int) -> np.ndarray:
+def reference_chunks(policy: AnyPolicy, probes: Probes, loops: int, steps: int) -> np.ndarray:
     """The reference's actions (N, H, A) for each probe, in raw units."""
     observation = {
         name: torch.from_numpy(np.array(value)) for name, value in probes.observations.items()

@@ -2,6 +2,7 @@
 and the commands that say what a lower precision costs in closed loop.
 """
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from loopdit.deploy.backends.registry import KINDS
 from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.deploy.bundle.manifest import FP32, MANIFEST, weights_name
 from loopdit.deploy.export.graph_parity import Proof
+from loopdit.policy.normalizer import Normalizer
 
 
 def print_proofs(proofs: Sequence[Proof], heading: str, console: Console) -> None:
@@ -48,6 +50,14 @@ def print_bundle(bundle: Bundle, out: str, console: Console) -> None:
     for command in closed_loop_commands(bundle, out):
         _say(f"What it costs in closed loop: {command}", console)
     _say(f"Serve it: policy-serve bundle={out}", console)
+
+
+def numbers_for_people(normalizer: Normalizer) -> dict[str, list[float | None]]:
+    """A normaliser's numbers; None for no limit, because JSON has no infinity."""
+    return {
+        name: [value if math.isfinite(value) else None for value in buffer.tolist()]
+        for name, buffer in normalizer.named_buffers()
+    }
 
 
 def _weight(bundle: Bundle, precision: str) -> str:

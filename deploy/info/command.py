@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.table import Table
 
-from loopdit.command import Command, option
+from loopdit.command import Command, option, require_effect
 from loopdit.datasets.commands.info import store_table, wide_console
 from loopdit.datasets.remote_store import is_address
 from loopdit.datasets.store import EpisodeStore
@@ -37,6 +37,7 @@ COMMAND = Command(
         "policy-info outputs/checkpoint json=true",
         "policy-info lift.zarr",
         "policy-info preset=v1_3b4l",
+        "policy-info preset=cogvideox_2b freeze=half loops=3 json=true",
     ),
 )
 SHIPPED = "shipped"
@@ -53,6 +54,10 @@ class InfoConfig:
         "word is it, too",
     )
     preset: str = option("", "in its place a model system by its name, such as ship")
+    freeze: str = option(
+        "", "of preset=cogvideox_2b: what is trained beside the loops: frozen, half or unfrozen"
+    )
+    loops: int = option(0, "of preset=cogvideox_2b: how often each block is applied; 0: 3")
     json: bool = option(False, "print one JSON object")
 
     def __post_init__(self) -> None:
@@ -62,6 +67,10 @@ class InfoConfig:
                 f"target= and preset= {found}. Name one: policy-info FOLDER, or policy-info "
                 f"preset=ship."
             )
+        if self.loops < 0:
+            raise ConfigError(f"loops={self.loops} is negative. Give 1 or more.")
+        if not self.preset:
+            require_effect(self, ("freeze", "loops"), "preset=cogvideox_2b")
 
 
 def main() -> None:
@@ -83,7 +92,7 @@ def facts(config: InfoConfig) -> dict[str, Any]:
     if config.preset:
         from loopdit.deploy.info.facts import preset_facts
 
-        return preset_facts(config.preset)
+        return preset_facts(config.preset, config.freeze, config.loops)
     if is_address(config.target):
         return _store(config.target)
     folder = default_bundle() if config.target == SHIPPED else Path(config.target)

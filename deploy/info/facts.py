@@ -12,27 +12,42 @@ from typing import Any
 import torch
 
 from loopdit.deploy.bundle.bundle import Bundle, model_id
-from loopdit.errors import CheckpointError
-from loopdit.policy.checkpoint import TRAINING_STATE, load_checkpoint
+from loopdit.errors import CheckpointError, ConfigError
+from loopdit.policy.any_checkpoint import AnyPolicy, load_any
+from loopdit.policy.checkpoint import TRAINING_STATE
 from loopdit.policy.checkpoint_files import MANIFEST, read_manifest
 from loopdit.policy.depth_calibration import load_calibration
 from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.parameter_counts import parameter_counts
-from loopdit.policy.presets import preset
+from loopdit.policy.presets import COGVIDEOX_2B, preset
 
 Facts = dict[str, Any]
 
 
-def preset_facts(name: str) -> Facts:
-    """Its summary and its parameters by part. Raises ConfigError for an unknown name."""
+def preset_facts(name: str, freeze: str = "", loops: int = 0) -> Facts:
+    """Its summary and its parameters by part. `freeze` and `loops` are of a grafted video model
+    alone. Raises ConfigError for an unknown name."""
     found = preset(name)
-    counts = parameter_counts(found.on_meta())
-    return {"kind": "preset", "name": name, "summary": found.summary, **counts}
+    said = {"freeze": freeze, "loops": loops}
+    chosen = {option: value for option, value in said.items() if value}
+    if not chosen:
+        counts = parameter_counts(found.on_meta())
+    elif name != COGVIDEOX_2B:
+        raise ConfigError(
+            f"{' and '.join(f'{option}={value}' for option, value in chosen.items())} are of a "
+            f"grafted video model, and preset={name} is none. Use preset={COGVIDEOX_2B}."
+        )
+    else:
+        from loopdit.policy.graft.systems import graft_system  # late: diffusers takes seconds
+
+        with torch.device("meta"):
+            counts = parameter_counts(graft_system(name, freeze, loops))
+    return {"kind": "preset", "name": name, "summary": found.summary, **chosen, **counts}
 
 
 def checkpoint_facts(folder: Path) -> Facts:
     """Raises CheckpointError for what `load_checkpoint` refuses."""
-    loaded = load_checkpoint(folder)
+    loaded = load_any(folder)
     policy = loaded.policy
     manifest = read_manifest(folder)
     files = _sizes(folder, manifest.get("files", {}))
@@ -56,7 +71,7 @@ def bundle_facts(path: Path) -> Facts:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     files = {name: entry.bytes for name, entry in sorted(bundle.files.items())}
-    loaded = load_checkpoint(bundle.path)
+    loaded = load_any(bundle.path)
     # One that was calibrated after the export has it beside its weights, as a checkpoint has.
     adaptive = _adaptive(bundle.path, loaded.weights_sha256)
     return {
@@ -91,17 +106,24 @@ def _adaptive(folder: Path, weights_sha256: str) -> Facts | None:
     return None if found is None else asdict(found)
 
 
-def _policy_facts(policy: LoopedPolicy) -> Facts:
-    # A loaded policy is frozen: what training may change is told by one as it is made.
-    with torch.device("meta"):
-        fresh = LoopedPolicy(policy.spec, policy.config)
+def _policy_facts(policy: AnyPolicy) -> Facts:
     return {
         "horizon": policy.horizon,
         "policy": asdict(policy.config),
-        **parameter_counts(fresh.model),
+        **_counts(policy),
         "spec": policy.spec.to_dict(),
         "spec_digest": policy.spec.digest(),
     }
+
+
+def _counts(policy: AnyPolicy) -> Facts:
+    """A loaded policy is frozen: what training may change is told by one as it is made."""
+    if isinstance(policy, LoopedPolicy):
+        with torch.device("meta"):
+            return parameter_counts(LoopedPolicy(policy.spec, policy.config).model)
+    for parameter in policy.trained().values():
+        parameter.requires_grad_(True)
+    return parameter_counts(policy)
 
 
 def _sizes(folder: Path, listed: Mapping[str, Any]) -> dict[str, int]:

@@ -4,6 +4,11 @@ A pure state machine over a clock that is passed in. Action i of a chunk is due 
 after its observation was made, so a chunk that arrives late starts at the action whose time it is.
 When the chunk has run out, the last action is held and counted: never "no command".
 
+Where actions are shifts of the commanded pose, say so by giving the spec's `action`: a chunk then
+tells where to be at each period, and what is played is the shift from where the command is (see
+`tracked_execution`, which does in steps what this does in seconds). Without, a late chunk loses
+the motion that it skips.
+
 A policy that knows what is in flight is told what the method `committed` returns when it is asked:
 `deploy/robot/committed.py` shows the whole call.
 
@@ -11,26 +16,40 @@ Shapes: H action horizon, A action dim.
 """
 
 import math
+from collections import deque
 
 import numpy as np
 
+from loopdit.datasets.tensor_spec import TensorSpec
 from loopdit.deploy.clock import Clock
+from loopdit.deploy.robot.commanded_pose import Shifts
 
 # Time stamps are sums of floats: an action due at 0.06 s must be due at 3 * 0.02 s as well.
 _TOLERANCE = 1e-6
+# Periods that an observation may be old when its chunk comes.
+_REMEMBERED = 1024
 
 
 class ChunkPlayer:
     """Holds the newest chunk. `held` counts calls past its end, `skipped` actions never played.
 
     informed: the policy is told what is in flight, and nothing was before the first chunk: that one
-    begins when it comes, because the robot stood still while it was made.
+    begins when it comes, because the robot stood still while it was made. action: what an action
+    is, to play chunks of shifts by the poses that they lead to; it needs `action()` to be called
+    once a period, and what it returns to be executed.
     """
 
-    def __init__(self, control_period: float, clock: Clock, informed: bool = False) -> None:
+    def __init__(
+        self,
+        control_period: float,
+        clock: Clock,
+        informed: bool = False,
+        action: TensorSpec | None = None,
+    ) -> None:
         self._control_period = control_period
-        self._informed = informed
         self._clock = clock
+        self._tracker = None if action is None else _Tracker(action, clock)
+        self._begins_late = informed or self._tracker is not None
         self._actions: np.ndarray | None = None
         self._observed_at = -math.inf
         self._next = 0
@@ -56,7 +75,9 @@ class ChunkPlayer:
             raise ValueError("a chunk needs at least one action.")
         if observed_at < self._observed_at:
             return
-        if self._informed and self._actions is None:
+        if self._tracker is not None:
+            actions = self._tracker.poses(actions, observed_at)
+        if self._begins_late and self._actions is None:
             observed_at = self._clock.now
         self._actions, self._observed_at, self._next = actions, observed_at, 0
 
@@ -70,7 +91,8 @@ class ChunkPlayer:
         if self._actions is None:
             return np.empty((0, 0), np.float32)
         count = math.ceil(expected_delay_s / self._control_period - _TOLERANCE)
-        return self._actions[self._due() :][: max(0, min(count, most))]
+        planned = self._actions[self._due() :][: max(0, min(count, most))]
+        return planned if self._tracker is None else self._tracker.actions(planned)
 
     def action(self) -> np.ndarray:
         """The action (A,) due now; the last one when all have had their time.
@@ -84,12 +106,49 @@ class ChunkPlayer:
         self._next = max(self._next, min(due, horizon - 1) + 1)
         if due >= horizon:
             self.held += 1
-        return self._actions[min(due, horizon - 1)]
+        wanted = self._actions[min(due, horizon - 1)]
+        return wanted if self._tracker is None else self._tracker.moved_to(wanted)
 
     def reset(self) -> None:
         """Forget the chunk (a new episode begins); the counters stay."""
         self._actions, self._observed_at, self._next = None, -math.inf, 0
+        if self._tracker is not None:
+            self._tracker.reset()
 
     def _due(self) -> int:
         periods = (self._clock.now - self._observed_at) / self._control_period
         return max(0, math.floor(periods + _TOLERANCE))
+
+
+class _Tracker:
+    """Where the command is, and was. Poses as in `commanded_pose`."""
+
+    def __init__(self, action: TensorSpec, clock: Clock) -> None:
+        self._shifts = Shifts(action.labels)
+        self._low = np.array(action.low or -np.inf, np.float32)
+        self._high = np.array(action.high or np.inf, np.float32)
+        self._clock = clock
+        self.reset()
+
+    def poses(self, actions: np.ndarray, observed_at: float) -> np.ndarray:
+        """Where actions (H, A), planned from what was observed then, lead: (H, A + 9)."""
+        # An action that was commanded at the moment of the observation is not in it yet.
+        before = [pose for at, pose in self._history if at >= observed_at - _TOLERANCE]
+        return self._shifts.poses(before[0] if before else self._pose, actions)
+
+    def actions(self, poses: np.ndarray) -> np.ndarray:
+        """The shifts (n, A) from here through poses."""
+        return self._shifts.actions(self._pose, poses)
+
+    def moved_to(self, wanted: np.ndarray) -> np.ndarray:
+        """The action (A,) float32 towards a pose, within the limits, which is executed now."""
+        action = np.clip(self._shifts.action(self._pose, wanted), self._low, self._high)
+        self._history.append((self._clock.now, self._pose))
+        self._pose = self._shifts.poses(self._pose, action[None])[0]
+        return action
+
+    def reset(self) -> None:
+        """Forget where it was."""
+        self._pose = self._shifts.start()
+        # The pose before each action, and when that was commanded.
+        self._history: deque[tuple[float, np.ndarray]] = deque(maxlen=_REMEMBERED)

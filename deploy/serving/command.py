@@ -1,26 +1,50 @@
 """`policy-serve`: a bundle behind a socket, until it is told to stop.
 
 Prints what it serves, then one line `ready ENDPOINT` once it answers (programs that start it wait
-for that line), then a status line whenever something happened.
+for that line), then a status line whenever something happened. SIGTERM and SIGINT end it, after
+what is in compute; SIGHUP loads the bundle again.
 """
 
-import logging
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from loopdit.command import Command, option, run_command
-from loopdit.deploy.backends import BACKEND_NAMES, Backend, load_backend
+from loopdit.command import Command, option, require_choice, require_effect, run_command
+from loopdit.deploy.backends import AUTO, BACKEND_NAMES
 from loopdit.deploy.bundle.bundle import Bundle, default_bundle
+from loopdit.deploy.client import PolicyClient
+from loopdit.deploy.doors.opening import LOOPBACK, open_doors
+from loopdit.deploy.operation import logs
+from loopdit.deploy.operation.opening import watched
+from loopdit.deploy.operation.service_manager import READY, STOPPING, notify
+from loopdit.deploy.robot.control.config import ControlConfig
+from loopdit.deploy.robot.control_mode import run_control
+from loopdit.deploy.robot.safety.config import SafetyConfig
+from loopdit.deploy.security.access import CurveConfig, access_of
+from loopdit.deploy.security.endpoints import host_of
+from loopdit.deploy.security.limits import NETWORK_MESSAGES_PER_S
+from loopdit.deploy.serving.description import description
+from loopdit.deploy.serving.making import (
+    BundleOptions,
+    load_policy,
+    warm,
+    warm_policies,
+    warm_policy,
+)
+from loopdit.deploy.serving.offer import offer_of
+from loopdit.deploy.serving.reload import Reloader
+from loopdit.deploy.serving.replica import Replica
 from loopdit.deploy.serving.served_bundle import ServedBundle
-from loopdit.deploy.serving.server import PolicyServer
+from loopdit.deploy.serving.served_policy import ServedPolicy
+from loopdit.deploy.serving.server import DEFAULT_ENDPOINT, PolicyServer
+from loopdit.deploy.serving.zeros_policy import ZerosPolicy, spec_at
 from loopdit.errors import ConfigError
-from loopdit.policy.encoders.vocabulary import NO_INSTRUCTION, TASK
 
 STATUS_PERIOD_S = 30.0
 _POLL_S = 0.1
-_SHOWN_INSTRUCTIONS = 10
 
 COMMAND = Command(
     name="policy-serve",
@@ -28,10 +52,15 @@ COMMAND = Command(
     summary="serve a policy bundle to robots and simulators over ZeroMQ (docs/protocol.md).",
     examples=(
         "policy-serve",
-        "policy-serve bundle=outputs/bundle loops=2 port=5556",
+        "policy-serve bundle=outputs/bundle loops=2 address=tcp://127.0.0.1:5556",
+        "policy-serve policy=zeros",
         "policy-serve backend=openvino precision=bf16 threads=2",
+        "policy-serve mode=control control.env=lift",
     ),
 )
+
+BUNDLE, ZEROS = "bundle", "zeros"
+REPLY, CONTROL = "reply", "control"
 
 
 @dataclass(frozen=True)
@@ -39,107 +68,195 @@ class ServeConfig:
     """The options of `policy-serve`."""
 
     bundle: str = option("", "folder of the bundle; empty: the one shipped with loopdit")
-    host: str = option("127.0.0.1", "loopback address to listen on")
-    port: int = option(5555, "TCP port; 0: any that is free")
+    policy: str = option(BUNDLE, "bundle; or zeros, to try a robot's plumbing without weights")
+    spec: str = option(
+        "", "what zeros are for: a bundle, a store, a JSON; empty: the shipped bundle"
+    )
+    address: str = option(DEFAULT_ENDPOINT, "where to listen; port 0: any that is free")
+    mode: str = option(REPLY, "reply: answer observations; control: own the control loop")
     backend: str = option("auto", f"what runs the policy: auto, {', '.join(BACKEND_NAMES)}")
     precision: str = option("fp32", "what it computes in: fp32, fp16, bf16, int8, where it has it")
     threads: int = option(0, "threads for one inference; 0: chosen for this machine")
-    loops: int = option(0, "loops when a client does not say; 0: the bundle's choice")
-    steps: int = option(0, "denoising steps when a client does not say; 0: the bundle's choice")
+    loops: str = option(AUTO, "loops when a client does not say: auto, to be in time, or a K")
+    steps: int = option(0, "denoising steps when a client does not say; 0: the bundle's, or fewer")
+    open_to_network: bool = option(
+        False, "yes, anybody who reaches address= may command the robot, without keys"
+    )
+    curve: CurveConfig = option(CurveConfig(), "keys: who may connect from elsewhere")
+    messages_per_s: float = option(
+        0.0,
+        f"most messages of one client; 0: none on loopback, {NETWORK_MESSAGES_PER_S:g} elsewhere",
+    )
+    openpi_port: int = option(0, "also answer openpi's clients at this port; 0: do not")
+    openpi_keys: str = option("", "what they call observations: OURS=THEIRS,...; empty: as LIBERO")
+    groot_port: int = option(0, "also answer GR00T's clients at this port; 0: do not")
+    groot_keys: str = option("", "what they call observations: OURS=THEIRS,...")
+    batch: int = option(0, "most requests computed at once; 0: what pays on the back end")
+    replicas: int = option(1, "processes that compute at the same time")
+    http_port: int = option(
+        0, "a live page with an emergency stop, /healthz, /metrics at this port; 0: none"
+    )
+    record: str = option("", "store (FOLDER.zarr) to record what is served to; empty: do not")
+    record_mb: int = option(1024, "most memory, in MiB, for what is not yet in that store")
+    log: str = option(logs.TEXT, "text, or json: one object a line")
+    control: ControlConfig = option(ControlConfig(), "how mode=control owns the loop")
+    safety: SafetyConfig = option(
+        SafetyConfig(), "limits between policy and robot, in mode=control"
+    )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"port={self.port} is not a TCP port. Give 0 to 65535.")
-        for name in ("threads", "loops", "steps"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)} is negative. Give 0 or more.")
+        require_choice("policy", self.policy, (BUNDLE, ZEROS))
+        require_choice("mode", self.mode, (REPLY, CONTROL))
+        require_choice("log", self.log, (logs.TEXT, logs.JSON))
+        if self.loops != AUTO and not (self.loops.isdecimal() and int(self.loops)):
+            raise ConfigError(f"loops={self.loops} is neither auto nor a number of loops.")
+        for name in ("openpi_port", "groot_port", "http_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise ConfigError(f"{name}={getattr(self, name)} is no port. Give 0 to 65535.")
+        if not self.record:
+            require_effect(self, ("record_mb",), "record=FOLDER.zarr")
+        if not self.openpi_port:
+            require_effect(self, ("openpi_keys",), "openpi_port=PORT")
+        if not self.groot_port:
+            require_effect(self, ("groot_keys",), "groot_port=PORT")
+        for name, least in {
+            "threads": 0,
+            "steps": 0,
+            "batch": 0,
+            "replicas": 1,
+            "record_mb": 1,
+        }.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)} is below {least}, the least.")
+        if self.policy == ZEROS:
+            computing = ("bundle", "backend", "precision", "threads", "batch", "replicas")
+            require_effect(self, computing, f"policy={BUNDLE}")
+        else:
+            require_effect(self, ("spec",), f"policy={ZEROS}")
+        if self.mode == CONTROL:
+            replying = ("replicas", "batch", "http_port", "record")
+            require_effect(self, replying, f"mode={REPLY}")
+        else:
+            require_effect(self, ("control", "safety"), f"mode={CONTROL}")
+
+    @property
+    def pinned_loops(self) -> int:
+        """The K to run whatever the time; 0: chosen for each request."""
+        return 0 if self.loops == AUTO else int(self.loops)
 
 
 def serve(config: ServeConfig) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM; SIGHUP loads the bundle again."""
     # The back ends' warnings and the tracebacks of failed inferences, on stderr.
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    path = config.bundle or default_bundle()
-    bundle = Bundle.open(path)
-    backend = load_backend(bundle, config.backend, config.threads or None, config.precision)
-    policy = ServedBundle(bundle, backend)
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    # Bound before the warm-up: a port in use shows at once.
-    server = PolicyServer(
-        policy,
-        f"tcp://{host}:{config.port}",
-        default_loops=config.loops or policy.default_loops,
-        default_steps=config.steps,
-    )
-    # Only noted: a handler may run inside any lock of the main thread, so it must take none.
-    signals: list[int] = []
-    try:
-        policy.warm_up()
-        for number in (signal.SIGINT, signal.SIGTERM):
+    say = logs.configured(config.log)
+    if config.mode == CONTROL:
+        _control(config, say)
+        return
+    options = bundle_options(config)
+    load = partial(_warm_policies, config)
+    # One in this process is loaded before the address is bound, and warmed up after: a bundle that
+    # is wrong and a port in use both show at once.
+    alone = load_policy(options) if config.policy == BUNDLE and config.replicas == 1 else None
+    policies = load() if alone is None else [alone]
+    access = access_of(config.curve, config.open_to_network, config.messages_per_s)
+    server = PolicyServer(policies, config.address, options.loops, options.steps, access=access)
+    host = host_of(config.address) if config.open_to_network else LOOPBACK
+    with watched(
+        server,
+        host,
+        say,
+        http_port=config.http_port,
+        record=config.record,
+        record_mb=config.record_mb,
+    ):
+        # Only noted: a handler may run inside any lock of the main thread, so it must take none.
+        signals: list[int] = []
+        if alone is not None:
+            warm(alone, options)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda received, _: signals.append(received))
         server.start()
-        _say(_description(str(path), bundle, backend, server))
-        _say(f"ready {server.endpoint}")
-        _watch(server, signals)
-    finally:
-        server.stop()
-    _say(f"stopped: {server.status()}")
+        bundle = Bundle.open(options.bundle) if config.policy == BUNDLE else None
+        say(description(server.offer, server.endpoint, bundle, _runs_on(policies)))
+        with open_doors(
+            lambda: PolicyClient(server.endpoint, link=server.connect()),
+            host,
+            openpi_port=config.openpi_port,
+            openpi_keys=config.openpi_keys,
+            groot_port=config.groot_port,
+            groot_keys=config.groot_keys,
+        ) as doors:
+            for line in doors:
+                say(line)
+            say(f"ready {server.endpoint}")
+            notify(READY)
+            _watch(server, signals, Reloader(server, load, say), say)
+        notify(STOPPING)
+    say(f"stopped: {server.status()}")
 
 
-def _watch(server: PolicyServer, signals: list[int]) -> None:
+def _control(config: ServeConfig, say: Callable[[str], None]) -> None:
+    """Own the control loop until SIGINT or SIGTERM."""
+    options = bundle_options(config)
+    zeros = config.policy == ZEROS
+    policy = ZerosPolicy(*spec_at(config.spec)) if zeros else warm_policy(options)
+    offer = offer_of(policy, options.loops, options.steps)
+    run_control(policy, offer, config.address, config.control, config.safety, say)
+
+
+def bundle_options(config: ServeConfig) -> BundleOptions:
+    """What `making` goes by."""
+    return BundleOptions(
+        bundle=config.bundle or (str(default_bundle()) if config.policy == BUNDLE else ""),
+        backend=config.backend,
+        precision=config.precision,
+        threads=config.threads,
+        loops=config.pinned_loops,
+        steps=config.steps,
+        batch=config.batch,
+        replicas=config.replicas,
+    )
+
+
+def _warm_policies(config: ServeConfig) -> Sequence[ServedPolicy]:
+    if config.policy == ZEROS:
+        return [ZerosPolicy(*spec_at(config.spec))]
+    return warm_policies(bundle_options(config))
+
+
+def _runs_on(policies: Sequence[ServedPolicy]) -> str:
+    first = policies[0]
+    if not isinstance(first, (ServedBundle, Replica)):
+        return ""
+    return f"{len(policies)} processes, each {first.runs_on}" if policies[1:] else first.runs_on
+
+
+def _watch(
+    server: PolicyServer, signals: list[int], reloader: Reloader, say: Callable[[str], None]
+) -> None:
     said, next_status_s = server.status(), time.monotonic() + STATUS_PERIOD_S
-    while server.running and not signals:
+    while server.running:
         time.sleep(_POLL_S)
+        received = [signals.pop(0) for _ in range(len(signals))]
+        if any(number != signal.SIGHUP for number in received):
+            return
+        if received:
+            reloader.ask()
         if time.monotonic() >= next_status_s:
             next_status_s += STATUS_PERIOD_S
             status = server.status()
             if status != said:
-                _say(status)
+                say(status)
                 said = status
 
 
-def _description(path: str, bundle: Bundle, backend: Backend, server: PolicyServer) -> str:
-    spec = bundle.spec
-    takes = ", ".join(f"{t.name} {t.shape} {t.dtype}" for t in spec.observations)
-    rows = {
-        "bundle": f"{path} (model {bundle.model_id})",
-        "takes": takes,
-        **what_may_vary(bundle),
-        "gives": f"chunks of {bundle.horizon} x {spec.action.shape[0]} actions, "
-        f"one each {spec.control_period_s:g} s ({spec.action_frame})",
-        "back end": f"{backend.name} on {backend.device}, {backend.precision}, "
-        f"threads {backend.threads}",
-        "loops": f"{', '.join(map(str, bundle.loops))} "
-        f"(by default {server.default_loops}, with {server.default_steps} steps)",
-        "endpoint": server.endpoint,
-    }
-    return "\n".join(f"{name:10}{value}" for name, value in rows.items())
-
-
-def what_may_vary(bundle: Bundle) -> dict[str, str]:
-    """What a client may say or leave out, by the name of its line; nothing for a policy of one task
-    that needs all it takes."""
-    rows: dict[str, str] = {}
-    optional = bundle.spec.optional
-    if optional:
-        rows["may lack"] = f"{', '.join(optional)}; but not all cameras at once"
-    kind, known = bundle.manifest.instruction, bundle.manifest.instructions
-    if kind != NO_INSTRUCTION:
-        how = "one of its tasks" if kind == TASK else "in these words or like them"
-        said = "; ".join(repr(instruction) for instruction in known[:_SHOWN_INSTRUCTIONS])
-        hidden = len(known) - _SHOWN_INSTRUCTIONS
-        more = f"; {hidden} more: policy-info {bundle.path} json=true" if hidden > 0 else ""
-        rows["told"] = f"its task by an instruction, {how}: {said}{more}"
-    return rows
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
-    """The `policy-serve` entry point."""
+    """The `policy-serve` and `policy-serve keys` entry point."""
+    if sys.argv[1:2] == ["keys"]:
+        from loopdit.deploy.security.keys import main as keys
+
+        keys(sys.argv[2:])
+        return
     run_command(COMMAND, ServeConfig, serve)
 
 

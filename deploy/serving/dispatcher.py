@@ -6,6 +6,7 @@ Pure but for the clock it is given: no sockets, no threads, no compute. The shel
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from loopdit.deploy.clock import Clock
 from loopdit.deploy.messages import (
     PROTOCOL_VERSION,
     Bye,
-    Chunk,
     ErrorCode,
+    Estop,
+    EstopAck,
     Hello,
     Message,
     Obs,
@@ -23,19 +25,26 @@ from loopdit.deploy.messages import (
     Pong,
     Reset,
     ResetAck,
-    Timing,
     Welcome,
     WireError,
     error,
 )
-from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode
+from loopdit.deploy.protocol import MAX_HEADER_BYTES, Frame, decode
+from loopdit.deploy.quick_check import QuickCheck
+from loopdit.deploy.robot.guide import GUIDE
+from loopdit.deploy.robot.safety.watchdog import EmergencyStop
+from loopdit.deploy.serving.answers import Job, chunk_for, microseconds
+from loopdit.deploy.serving.batching import least_s, next_batch
 from loopdit.deploy.serving.observation_check import check_observation
-from loopdit.deploy.serving.served_policy import Inference, ServedPolicy
+from loopdit.deploy.serving.offer import Offer
+from loopdit.deploy.serving.planner import Rung
+from loopdit.deploy.serving.served_policy import Inference, Outcome, ReplicaLost
 from loopdit.deploy.serving.sessions import Refusal, Request, Sessions
-from loopdit.errors import ConfigError, ObservationError
 
-MAX_STEPS = 1000
 ACTION = "action"
+# A request whose replica is lost is computed by another; one that has lost two may be the reason.
+_MAX_LOST = 2
+PROBE_AFTER_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,50 +56,39 @@ class Reply:
     tensors: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
 
-@dataclass(frozen=True)
-class Job:
-    """One inference to run."""
-
-    request: Request
-    loops: int
-    steps: int
-    started_s: float
-
-
 class Dispatcher:
     """All the server's state between messages.
 
-    Raises ConfigError if `default_loops` or `default_steps` (0: the policy's) are not on offer.
+    Jobs may be out at once, as many as whoever runs them asks for; each is finished once.
     """
 
-    def __init__(
-        self, policy: ServedPolicy, clock: Clock, default_loops: int = 0, default_steps: int = 0
-    ) -> None:
-        self._spec = policy.spec
-        self._model_id = policy.model_id
-        self._horizon = policy.horizon
-        self._loops = tuple(policy.loops)
-        self.default_loops = default_loops or max(policy.loops)
-        self.default_steps = default_steps or policy.steps
-        try:
-            self._check_compute(self.default_loops, self.default_steps)
-        except WireError as fault:
-            raise ConfigError(str(fault)) from None
+    def __init__(self, offer: Offer, clock: Clock) -> None:
+        self.offer = offer
         self._clock = clock
         self._started_s = clock.now
         self._sessions = Sessions()
-        self._job: Job | None = None
+        self._jobs: dict[int, Job] = {}
+        self._numbers = count(1)
+        self._stop = EmergencyStop()
+        self._closing = ""  # why nothing new is taken any more
         self._ended_s: float | None = None
         self.answered = 0
         self.refused = 0
+        self._quick = QuickCheck(self.offer.spec)  # another policy has the same
+        self.shared_memory = ""  # what WELCOME says of the lanes: see wire/lanes.py
         # Room for the honest mistake (float64 images): it deserves DTYPE, not TOO_BIG.
-        declared = sum(_nbytes(t.shape, t.dtype) for t in policy.spec.observations)
+        declared = sum(_nbytes(t.shape, t.dtype) for t in offer.spec.observations)
         self.max_bytes = 8 * declared + MAX_HEADER_BYTES
 
     @property
     def busy(self) -> bool:
         """Whether a job is out and not yet finished."""
-        return self._job is not None
+        return bool(self._jobs)
+
+    @property
+    def waiting(self) -> list[Request]:
+        """The requests that wait for compute, the next one first."""
+        return self._sessions.in_order()
 
     @property
     def sessions(self) -> int:
@@ -98,11 +96,16 @@ class Dispatcher:
         return len(self._sessions)
 
     @property
+    def epochs(self) -> dict[int, int]:
+        """The present epoch of each open session, by its id."""
+        return self._sessions.epochs
+
+    @property
     def next_deadline_s(self) -> float:
         """When `expire` next has something to say."""
-        return self._sessions.next_deadline_s
+        return self._sessions.next_expiry_s(self._least_s)
 
-    def receive(self, peer: bytes, frames: Sequence[bytes]) -> list[Reply]:
+    def receive(self, peer: bytes, frames: Sequence[Frame]) -> list[Reply]:
         """Answer a message at once, or let its observation wait for compute. Never raises."""
         received_s = self._clock.now
         try:
@@ -118,74 +121,101 @@ class Dispatcher:
 
     def expire(self) -> list[Reply]:
         """Refuse what can no longer be computed in time."""
-        return self._refusals(self._sessions.expire(self._clock.now))
+        late = self._sessions.expire(self._clock.now, self._least_s)
+        if late and not self.busy:
+            self.offer.planner.refused(len(late))
+        return self._refusals(late)
 
     def next_job(self) -> Job | None:
-        """The inference to run now; None while one runs or nothing waits. Call `expire` first."""
-        if self._job is not None:
+        """The inference to run now; None if none is due. Call `expire` first, and this only where
+        something is free to run it."""
+        now = self._clock.now
+        busy = {(r.session, r.obs.epoch) for job in self._jobs.values() for r in job.requests}
+        batch = next_batch(self._sessions.in_order(), self.offer.planner, now, busy)
+        if batch is None:
             return None
-        request = self._sessions.take()
-        if request is not None:
-            loops = request.obs.loops or self.default_loops
-            steps = request.obs.steps or self.default_steps
-            self._job = Job(request, loops, steps, self._clock.now)
-        return self._job
+        self._sessions.take(batch.requests)
+        may_stop = self.offer.may_stop and not batch.requests[0].obs.loops
+        job = Job(next(self._numbers), batch.requests, batch.rung, may_stop, now, self.offer)
+        self._jobs[job.number] = job
+        return job
 
-    def finish(self, outcome: Inference | Exception, ended_s: float) -> list[Reply]:
-        """The answer to the job that was out: its chunk, or why there is none."""
-        job, self._job, self._ended_s = self._job, None, ended_s
-        if job is None:
-            raise RuntimeError("no job is out.")
-        request, obs = job.request, job.request.obs
-        refusal = self._sessions.finished(request)
-        if refusal is not None:
-            return self._refusals([refusal])
-        if isinstance(outcome, ObservationError):  # what it was told, not what it computed
-            asked = WireError(ErrorCode.UNSUPPORTED, str(outcome), obs.seq)
-            return [self._refuse(request.peer, asked)]
-        fault = self._inference_fault(outcome)
-        if isinstance(outcome, Exception) or fault:
-            return [self._refuse(request.peer, WireError(ErrorCode.INTERNAL, fault, obs.seq))]
-        self.answered += 1
-        timing = Timing(
-            queue=_us(job.started_s - request.ready_s),
-            decode=_us(request.ready_s - request.received_s),
-            encode=outcome.encode_us,
-            denoise=outcome.denoise_us,
-            send=_us(self._clock.now - ended_s),
-        )
-        chunk = Chunk(
-            seq=obs.seq,
-            epoch=obs.epoch,
-            step=obs.step,
-            observed_ns=obs.observed_ns,
-            loops=outcome.loops,
-            steps=outcome.steps,
-            model_id=self._model_id,
-            timing_us=timing,
-        )
-        return [Reply(request.peer, chunk, {ACTION: outcome.actions})]
+    def finish(self, job: Job, outcomes: Sequence[Outcome], ended_s: float) -> list[Reply]:
+        """The answers to a job that was out: for each request its chunk, or why there is none."""
+        if self._jobs.pop(job.number, None) is None:
+            return []  # it was answered when the server closed
+        self._ended_s = ended_s
+        now = self._clock.now
+        if all(isinstance(outcome, Inference) for outcome in outcomes):
+            self._learn(job, outcomes, now)
+        replies: list[Reply] = []
+        for request, outcome in zip(job.requests, outcomes, strict=True):
+            if isinstance(outcome, ReplicaLost) and request.lost + outcome.begun < _MAX_LOST:
+                replies += self._refusals(self._given_back(request, outcome.begun))
+            else:
+                replies.append(self._answer(job, request, outcome, ended_s))
+        return replies
+
+    def replace(self, offer: Offer) -> list[Reply]:
+        """Serve another policy of the same spec and horizon from now on; what is out is finished
+        by the old one. Refuses what waits and asks for what the new one has not."""
+        self.offer = offer
+
+        def unserved(request: Request) -> str | None:
+            try:
+                offer.require(request.obs.loops, request.obs.steps)
+            except WireError as fault:
+                return str(fault)
+            return None
+
+        return self._refusals(self._sessions.refuse_waiting(unserved, ErrorCode.UNSUPPORTED))
+
+    def drain(self, reason: str) -> list[Reply]:
+        """Take nothing new, and refuse what waits; what is out may still be finished."""
+        self._closing = reason
+        return self._refusals(self._sessions.refuse_waiting(lambda _: reason, ErrorCode.CLOSING))
+
+    def probe(self) -> list[Reply]:
+        """A PONG (seq 0) that nobody asked for, to those not heard of for PROBE_AFTER_S: where it
+        cannot be sent the connection is gone, and its session can be given up."""
+        silent = self._sessions.silent_since(self._clock.now - PROBE_AFTER_S)
+        return [Reply(peer, self._pong(0)) for peer in silent]
 
     def lost(self, peer: bytes) -> None:
         """A connection is gone: nobody is left to answer."""
         self._sessions.drop(peer, ErrorCode.CLOSING, "")
 
     def close(self, reason: str) -> list[Reply]:
-        """Refuse everything that waits or is in compute, and say BYE to every session."""
-        peers, replies = self._sessions.peers, list[Reply]()
-        if self._job is not None:
-            request, self._job = self._job.request, None
-            replies.append(
-                self._refuse(request.peer, WireError(ErrorCode.CLOSING, reason, request.obs.seq))
-            )
-        for peer in peers:
-            replies += self._refusals(self._sessions.drop(peer, ErrorCode.CLOSING, reason))
+        """Refuse everything that waits or is out, and say BYE to every session."""
+        replies = self.drain(reason)
+        for job in self._jobs.values():
+            for request in job.requests:
+                fault = WireError(ErrorCode.CLOSING, reason, request.obs.seq)
+                replies.append(self._refuse(request.peer, fault))
+        self._jobs.clear()
+        for peer in self._sessions.peers:
+            self._sessions.drop(peer, ErrorCode.CLOSING, reason)
             replies.append(Reply(peer, Bye(seq=0, reason=reason)))
         return replies
+
+    def _press(self, peer: bytes, message: Estop) -> list[Reply]:
+        """Press or release the emergency stop; what waits is refused, and what is in compute will
+        be."""
+        refusals: list[Refusal] = []
+        if message.pressed:
+            self._stop.press(message.reason or "a client pressed it")
+            reason = self._stop.reason
+            refusals = self._sessions.refuse_waiting(lambda _: reason, ErrorCode.STOPPED)
+        else:
+            self._stop.release()
+        ack = EstopAck(seq=message.seq, pressed=self._stop.pressed, reason=self._stop.reason)
+        return [*self._refusals(refusals), Reply(peer, ack)]
 
     def _handle(
         self, peer: bytes, message: Message, tensors: Observation, received_s: float
     ) -> list[Reply]:
+        if self._closing and not isinstance(message, (Ping, Estop, Bye)):
+            raise WireError(ErrorCode.CLOSING, self._closing)
         match message:
             case Obs():
                 return self._observe(peer, message, tensors, received_s)
@@ -197,6 +227,8 @@ class Dispatcher:
                 refusals = self._sessions.reset(peer, message.epoch, message.seed, received_s)
                 ack = ResetAck(seq=message.seq, epoch=message.epoch, seed=message.seed)
                 return [*self._refusals(refusals), Reply(peer, ack)]
+            case Estop():
+                return self._press(peer, message)
             case Bye():
                 return self._refusals(
                     self._sessions.drop(peer, ErrorCode.CLOSING, "the client said BYE.")
@@ -212,12 +244,13 @@ class Dispatcher:
                 f"the client speaks protocol {hello.protocol_min} to {hello.protocol_max}, the "
                 f"server {PROTOCOL_VERSION}. Use the same loopdit on both sides.",
             )
-        digest = self._spec.digest()
+        offer = self.offer
+        digest = offer.spec_digest
         if hello.spec_digest not in ("", digest):
             raise WireError(
                 ErrorCode.SPEC_MISMATCH,
                 f"the client was made for spec {hello.spec_digest[:32]}, the served policy "
-                f"({self._model_id}) has spec {digest}. Serve the bundle the client was made for.",
+                f"({offer.model_id}) has spec {digest}. Serve the bundle the client was made for.",
             )
         epoch, refusals = self._sessions.open(peer, hello.session, now)
         welcome = Welcome(
@@ -225,13 +258,14 @@ class Dispatcher:
             protocol=PROTOCOL_VERSION,
             session=hello.session,
             epoch=epoch,
-            model_id=self._model_id,
-            horizon=self._horizon,
-            loops=self._loops,
-            default_loops=self.default_loops,
-            default_steps=self.default_steps,
+            model_id=offer.model_id,
+            horizon=offer.horizon,
+            loops=offer.loops,
+            default_loops=offer.default_loops,
+            default_steps=offer.default_steps,
             spec_digest=digest,
-            spec=self._spec.to_dict(),
+            spec=offer.spec.to_dict(),
+            shared_memory=self.shared_memory,
         )
         return [*self._refusals(refusals), Reply(peer, welcome)]
 
@@ -239,47 +273,61 @@ class Dispatcher:
         self, peer: bytes, obs: Obs, observation: Observation, received_s: float
     ) -> list[Reply]:
         self._sessions.admit(peer, obs, received_s)
-        self._check_compute(obs.loops or self.default_loops, obs.steps or self.default_steps)
-        check_observation(self._spec, observation)
+        self._require_released(obs.seq)
+        self.offer.require(obs.loops, obs.steps)
+        if not self._quick.passes(observation):
+            check_observation(self.offer.spec, observation)
         now = self._clock.now
         return self._refusals(self._sessions.submit(peer, obs, observation, received_s, now))
 
-    def _check_compute(self, loops: int, steps: int) -> None:
-        if loops not in self._loops:
-            offered = ", ".join(str(n) for n in self._loops)
-            raise WireError(
-                ErrorCode.UNSUPPORTED, f"loops={loops} is not served. Ask for one of: {offered}."
-            )
-        if not 1 <= steps <= MAX_STEPS:
-            raise WireError(
-                ErrorCode.UNSUPPORTED, f"steps={steps} is not served. Ask for 1 to {MAX_STEPS}."
-            )
+    def _least_s(self, request: Request) -> float:
+        return least_s(request, self.offer.planner)
+
+    def _given_back(self, request: Request, begun: bool) -> list[Refusal]:
+        if self._closing:
+            return [Refusal(request.peer, request.obs.seq, ErrorCode.CLOSING, self._closing)]
+        if self._stop.pressed:
+            return [Refusal(request.peer, request.obs.seq, ErrorCode.STOPPED, self._stop.reason)]
+        return self._sessions.give_back(request, begun)
+
+    def _learn(self, job: Job, outcomes: Sequence[Outcome], now: float) -> None:
+        # One that is pulled towards a plan takes longer than those that the planner knows.
+        first = outcomes[0]
+        if isinstance(first, Inference) and GUIDE not in job.requests[0].observation:
+            ran = Rung(max(o.loops for o in outcomes if isinstance(o, Inference)), first.steps)
+            job.offer.planner.observe(ran, len(outcomes), now - job.started_s)
+
+    def _answer(self, job: Job, request: Request, outcome: Outcome, ended_s: float) -> Reply:
+        refusal = self._sessions.finished(request)
+        if refusal is not None:
+            (reply,) = self._refusals([refusal])
+            return reply
+        try:
+            self._require_released(request.obs.seq)
+            chunk, actions = chunk_for(job, request, outcome, ended_s, self._clock.now)
+        except WireError as fault:
+            return self._refuse(request.peer, fault)
+        self.answered += 1
+        return Reply(request.peer, chunk, {ACTION: actions})
+
+    def _require_released(self, seq: int) -> None:
+        if self._stop.pressed:
+            raise WireError(ErrorCode.STOPPED, f"emergency stop: {self._stop.reason}", seq)
 
     def _pong(self, seq: int) -> Pong:
         now = self._clock.now
+        began_s = [job.started_s for job in self._jobs.values()]
         return Pong(
             seq=seq,
-            model_id=self._model_id,
-            busy_us=_us(now - self._job.started_s) if self._job else 0,
-            idle_us=_us(now - self._ended_s) if self._ended_s is not None else 0,
+            model_id=self.offer.model_id,
+            busy_us=microseconds(now - min(began_s)) if began_s else 0,
+            idle_us=microseconds(now - self._ended_s) if self._ended_s is not None else 0,
             queued=self._sessions.waiting,
             sessions=len(self._sessions),
             answered=self.answered,
             refused=self.refused,
-            uptime_us=_us(now - self._started_s),
+            uptime_us=microseconds(now - self._started_s),
         )
-
-    def _inference_fault(self, outcome: Inference | Exception) -> str:
-        """Why this outcome must not reach a robot; empty if it may."""
-        if isinstance(outcome, Exception):
-            first_line = (str(outcome).splitlines() or [""])[0]
-            return f"the policy raised {type(outcome).__name__}: {first_line}"
-        actions, expected = outcome.actions, (self._horizon, *self._spec.action.shape)
-        if actions.shape != expected or actions.dtype != np.float32:
-            return (
-                f"the policy made {actions.dtype} actions {actions.shape}, not float32 {expected}."
-            )
-        return "" if np.isfinite(actions).all() else "the policy made actions that are not finite."
 
     def _refuse(self, peer: bytes, fault: WireError) -> Reply:
         self.refused += 1
@@ -291,7 +339,3 @@ class Dispatcher:
 
 def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
     return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-
-
-def _us(seconds: float) -> int:
-    return max(0, round(seconds * 1e6))

@@ -4,19 +4,20 @@ import numpy as np
 
 from loopdit.datasets.spec import Observation, PolicySpec
 from loopdit.deploy.messages import ErrorCode, WireError
+from loopdit.deploy.robot.guide import GUIDE, check_with_guide
 from loopdit.errors import ObservationError
 
 
 def check_observation(spec: PolicySpec, observation: Observation) -> None:
     """Raise WireError(UNKNOWN, SHAPE, DTYPE, NONFINITE or MALFORMED) naming what is wrong."""
     try:
-        spec.check_observation(observation)
+        check_with_guide(observation, spec)
     except ObservationError as fault:
         raise WireError(_code_of_fault(spec, observation), str(fault)) from None
 
 
 def _code_of_fault(spec: PolicySpec, observation: Observation) -> ErrorCode:
-    declared, given = {t.name for t in spec.observations}, set(observation)
+    declared, given = {t.name for t in spec.observations}, set(observation) - {GUIDE}
     cameras = {camera.name for camera in spec.cameras}
     blind = bool(cameras) and not cameras & given
     if given - declared or declared - given - set(spec.optional) or blind:

@@ -1,82 +1,88 @@
-"""The policy server's sockets and threads; what it answers is decided in `dispatcher.py`.
+"""The policy server's threads; what it answers is decided in `dispatcher.py`, and its sockets are
+`wire/server_lines.py`.
 
-Two threads. The I/O thread owns the socket and the dispatcher and never computes, so HELLO, PING
-and RESET are answered while an inference runs. The inference thread runs one job at a time. They
-exchange jobs and outcomes through queues; a byte on a socket pair wakes the I/O thread.
+The I/O thread owns the lines and the dispatcher and never computes, so HELLO, PING and RESET are
+answered while an inference runs. Each policy has a thread that runs one job at a time
+(`worker.py`). They exchange jobs and reports through queues; a report wakes the I/O thread. Only a
+policy that says it is `instant` is computed where its request arrived: two handovers between
+threads take longer than it does.
 """
 
 import contextlib
-import ipaddress
 import logging
 import math
 import queue
-import socket
 import threading
-from urllib.parse import urlsplit
-
-import zmq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from loopdit.deploy.clock import Clock, MonotonicClock
 from loopdit.deploy.protocol import encode
-from loopdit.deploy.serving.dispatcher import Dispatcher, Job, Reply
-from loopdit.deploy.serving.served_policy import Inference, ServedPolicy
-from loopdit.errors import ConfigError, ObservationError, ServerError
+from loopdit.deploy.security.access import Access
+from loopdit.deploy.serving.answers import Job
+from loopdit.deploy.serving.dispatcher import PROBE_AFTER_S, Dispatcher, Reply
+from loopdit.deploy.serving.observer import Observer
+from loopdit.deploy.serving.offer import Offer, offer_of
+from loopdit.deploy.serving.served_policy import Outcome, ServedPolicy
+from loopdit.deploy.serving.worker import Report, Worker, computation
+from loopdit.deploy.wire.local_link import LocalLink
+from loopdit.deploy.wire.server_lines import ServerLines
+from loopdit.errors import ConfigError
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
 _LOG = logging.getLogger(__name__)
 # Messages read before finished work is looked at again, so that a flood delays nobody's chunk.
 _BURST = 64
-# A dead client host is noticed by its connection, not by its silence.
-_HEARTBEAT_MS = 500
-_HEARTBEAT_TIMEOUT_MS = 3000
-# How long a stopping server waits for its last words to leave, and for a running inference.
+# How long a stopping server waits for what is in compute, and for its last words to leave.
+_DRAIN_S = 2.0
 _LAST_WORDS_MS = 100
-_LAST_INFERENCE_S = 2.0
+_STOPPING = "the server is stopping."
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    policies: Sequence[ServedPolicy]
+    offer: Offer
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class PolicyServer:
-    """Serves one policy. Binding happens here; nothing is answered before `start`.
+    """Serves one policy. Binding happens here; nothing is answered before `start`, and what a
+    policy offers is read then: warm it up in between.
 
-    Raises ConfigError for an endpoint that is not loopback TCP or for defaults that the policy
-    does not offer, ServerError when the port is taken. `endpoint` says the port in use (for 0,
-    the one that was free); `default_loops` and `default_steps`, what is run for a client that
-    does not say.
+    policy: several ones of the same model compute at the same time. default_loops, default_steps:
+    run for a client that does not say, whatever its budget; 0: chosen to meet it. `endpoint` says
+    the port in use (for 0, the one that was free). Raises ConfigError for an endpoint that `access`
+    does not allow or for defaults that the policy does not offer, ServerError when the port is
+    taken.
     """
 
     def __init__(
         self,
-        policy: ServedPolicy,
+        policy: ServedPolicy | Sequence[ServedPolicy],
         endpoint: str = DEFAULT_ENDPOINT,
         default_loops: int = 0,
         default_steps: int = 0,
         clock: Clock | None = None,
+        access: Access | None = None,
     ) -> None:
-        address = loopback_endpoint(endpoint)
-        self._policy = policy
+        self._pinned = default_loops, default_steps
+        self._policies = _listed(policy)
         self._clock = clock or MonotonicClock()
-        self._dispatcher = Dispatcher(policy, self._clock, default_loops, default_steps)
-        self.default_loops = self._dispatcher.default_loops
-        self.default_steps = self._dispatcher.default_steps
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._outcomes: queue.SimpleQueue[tuple[Inference | Exception, float]] = queue.SimpleQueue()
-        self._stopping = False
+        self._dispatcher = Dispatcher(offer_of(self._policies[0], *self._pinned), self._clock)
+        self._workers: list[Worker] = []
+        self._idle: list[Worker] = []
+        self._instantly: Callable[[Job], list[Outcome]] | None = None
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[_Replacement] = queue.SimpleQueue()
+        self._observers: list[Observer] = []
+        self._stop_by_s = math.inf  # finite: it is stopping
+        self._probe_s = self._clock.now + PROBE_AFTER_S
         self._failure: BaseException | None = None
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        try:
-            _configure(self._socket, address, self._dispatcher.max_bytes)
-            _bind(self._socket, address)
-        except BaseException:
-            self._context.destroy(linger=0)
-            raise
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        self._woken, self._waker = socket.socketpair()
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
+        self._lines = ServerLines(endpoint, self._dispatcher.max_bytes, access)
+        self._dispatcher.shared_memory = self._lines.shared_memory
+        self.endpoint = self._lines.endpoint
         self._io_thread = threading.Thread(target=self._io, name="policy-io", daemon=True)
-        self._inference_thread = threading.Thread(
-            target=self._infer, name="policy-inference", daemon=True
-        )
 
     def __enter__(self) -> "PolicyServer":
         self.start()
@@ -90,27 +96,69 @@ class PolicyServer:
         """Whether it answers."""
         return self._io_thread.is_alive()
 
+    @property
+    def offer(self) -> Offer:
+        """What is served."""
+        return self._dispatcher.offer
+
+    def connect(self) -> LocalLink:
+        """A link for a client in this process: for `PolicyClient(link=...)`."""
+        return self._lines.connect()
+
+    @property
+    def limited(self) -> int:
+        """Messages that were refused because their client sends too many."""
+        return self._lines.limited
+
+    def observe(self, observer: Observer) -> None:
+        """Tell it what is answered; before `start`."""
+        self._observers.append(observer)
+
     def start(self) -> None:
         """Begin to answer."""
-        self._inference_thread.start()
+        self._swap(self._policies, offer_of(self._policies[0], *self._pinned))
         self._io_thread.start()
 
-    def stop(self) -> None:
-        """Refuse what waits (CLOSING), tell every client BYE, and give the port back.
+    def replace(self, policy: ServedPolicy | Sequence[ServedPolicy]) -> None:
+        """Serve another policy, warmed up, from the next chunk on: no request is lost, and what is
+        in compute is finished by the old one. From any thread.
 
-        Waits briefly for a running inference. Raises what the I/O thread died of, if it did.
+        Raises SpecMismatch or ConfigError for one that the connected robots were not made for.
         """
-        self._stopping = True
-        self._wake()
+        policies = _listed(policy)
+        offer, old = offer_of(policies[0], *self._pinned), self.offer
+        old.spec.require_equal(
+            offer.spec,
+            mine="the served policy",
+            theirs="the new one",
+            remedy="Serve it at another address.",
+        )
+        if offer.horizon != old.horizon:
+            raise ConfigError(
+                f"the new policy makes chunks of {offer.horizon} actions, the served one of "
+                f"{old.horizon}. Serve it at another address."
+            )
+        order = _Replacement(policies, offer)
+        self._orders.put(order)
+        self._lines.wake()
+        order.done.wait(_DRAIN_S)
+
+    def stop(self) -> None:
+        """Refuse what waits and what comes (CLOSING), finish what is in compute as far as it ends
+        soon, tell every client BYE, and give the address back.
+
+        Raises what the I/O thread died of, if it did.
+        """
+        self._stop_by_s = self._clock.now + _DRAIN_S
+        self._lines.wake()
         if self._io_thread.ident is not None:
             self._io_thread.join()
-            self._jobs.put(None)
-            self._inference_thread.join(_LAST_INFERENCE_S)
-        self._context.destroy(linger=_LAST_WORDS_MS)
-        self._woken.close()
-        # An inference that outlived the wait will still write to the waker.
-        if not self._inference_thread.is_alive():
-            self._waker.close()
+        else:
+            self._lines.close()
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.join(max(_LAST_WORDS_MS / 1e3, self._stop_by_s - self._clock.now))
         if self._failure is not None:
             raise self._failure
 
@@ -126,128 +174,92 @@ class PolicyServer:
             _LOG.exception("the server's I/O thread died")
             self._failure = failure
         finally:
-            self._socket.close(linger=_LAST_WORDS_MS)
+            self._lines.close(linger_ms=_LAST_WORDS_MS)
 
     def _serve(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._woken.fileno(), zmq.POLLIN)
-        while not self._stopping:
-            poller.poll(self._poll_ms())
-            with contextlib.suppress(BlockingIOError):
-                self._woken.recv(4096)
-            self._send_outcomes()
-            self._receive_burst()
+        draining = False
+        while not draining or (self._dispatcher.busy and self._clock.now < self._stop_by_s):
+            self._lines.wait(self._until_due_s())
+            self._obey()
+            self._take_reports()
+            for peer, frames in self._lines.receive(_BURST):
+                if frames:
+                    self._send(self._dispatcher.receive(peer, frames))
+                else:
+                    self._dispatcher.lost(peer)
             self._send(self._dispatcher.expire())
-            job = self._dispatcher.next_job()
-            if job is not None:
-                self._jobs.put(job)
-        self._send_outcomes()
-        self._send(self._dispatcher.close("the server is stopping."))
+            if self._clock.now >= self._probe_s:
+                self._probe_s = self._clock.now + PROBE_AFTER_S
+                self._send(self._dispatcher.probe())
+            if not math.isinf(self._stop_by_s) and not draining:
+                draining = True
+                self._send(self._dispatcher.drain(_STOPPING))
+            self._hand_out()
+            if self._observers:
+                epochs = self._dispatcher.epochs
+                for observer in self._observers:
+                    observer.turned(epochs)
+        self._send(self._dispatcher.close(_STOPPING))
 
-    def _poll_ms(self) -> int | None:
-        deadline_s = self._dispatcher.next_deadline_s
-        if math.isinf(deadline_s):
-            return None
-        # Rounded up: waking a fraction early would spin until the deadline.
-        return max(0, math.ceil((deadline_s - self._clock.now) * 1e3))
+    def _until_due_s(self) -> float:
+        due_s = min(self._dispatcher.next_deadline_s, self._stop_by_s, self._probe_s)
+        return max(0.0, due_s - self._clock.now)
 
-    def _receive_burst(self) -> None:
-        for _ in range(_BURST):
-            try:
-                peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._send(self._dispatcher.receive(peer, frames))
-
-    def _send_outcomes(self) -> None:
+    def _obey(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                self._send(self._dispatcher.finish(*self._outcomes.get_nowait()))
+                order = self._orders.get_nowait()
+                self._swap(order.policies, order.offer)
+                order.done.set()
 
-    def _send(self, replies: list[Reply]) -> None:
+    def _take_reports(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                report = self._reports.get_nowait()
+                worker, job = report.worker, report.job
+                if worker in self._idle:
+                    self._idle.remove(worker)
+                if report.able and worker in self._workers:
+                    self._idle.append(worker)
+                if job is not None:
+                    replies = self._dispatcher.finish(job, report.outcomes, report.ended_s)
+                    self._send(replies, job)
+
+    def _hand_out(self) -> None:
+        if self._instantly is not None:
+            while (job := self._dispatcher.next_job()) is not None:
+                outcomes = self._instantly(job)
+                self._send(self._dispatcher.finish(job, outcomes, self._clock.now), job)
+        while self._idle and (job := self._dispatcher.next_job()) is not None:
+            self._idle.pop().give(job)
+
+    def _swap(self, policies: Sequence[ServedPolicy], offer: Offer) -> None:
+        """The old workers finish what they have."""
+        for worker in self._workers:
+            worker.stop()
+        instant = getattr(policies[0], "instant", False)
+        self._instantly = computation(policies[0]) if instant else None
+        self._workers = (
+            [] if instant else [Worker(policy, self._clock, self._report) for policy in policies]
+        )
+        self._idle = list(self._workers)
+        for worker in self._workers:
+            worker.start()
+        self._send(self._dispatcher.replace(offer))
+
+    def _report(self, report: Report) -> None:
+        self._reports.put(report)
+        self._lines.wake()
+
+    def _send(self, replies: list[Reply], job: Job | None = None) -> None:
+        """`job`: what they answer."""
+        for observer in self._observers if replies else ():
+            observer.replying(replies, job)
         for reply in replies:
-            frames = [reply.peer, *encode(reply.message, reply.tensors)]
-            try:
-                self._socket.send_multipart(frames, zmq.NOBLOCK)
-            except zmq.ZMQError as error:
+            if not self._lines.send(reply.peer, encode(reply.message, reply.tensors)):
                 # Gone, or not reading: one such client must not stall the others.
-                if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                    raise
                 self._dispatcher.lost(reply.peer)
 
-    def _infer(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            request = job.request
-            try:
-                outcome: Inference | Exception = self._policy.infer(
-                    request.observation,
-                    seed=request.noise_seed,
-                    loops=job.loops,
-                    steps=job.steps,
-                    instruction=request.obs.instruction,
-                )
-            except ObservationError as error:  # an instruction that this policy does not know
-                outcome = error
-            except Exception as error:  # any: the request is answered INTERNAL, the others served
-                _LOG.exception("inference failed (seq %d)", request.obs.seq)
-                outcome = error
-            self._outcomes.put((outcome, self._clock.now))
-            self._wake()
 
-    def _wake(self) -> None:
-        # A full pipe is fine: it is awake then. A closed one: the server has stopped.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            self._waker.send(b"\0")
-
-
-def loopback_endpoint(endpoint: str) -> str:
-    """`tcp://HOST:PORT` in the form that ZeroMQ binds. Raises ConfigError unless on loopback."""
-    try:
-        parts = urlsplit(endpoint)
-        scheme, host, port = parts.scheme, parts.hostname, parts.port
-    except ValueError:
-        scheme, host, port = "", None, None
-    if scheme != "tcp" or not host or port is None:
-        raise ConfigError(
-            f"endpoint {endpoint!r} is not of the form tcp://HOST:PORT with a port of 0 to 65535."
-        )
-    if host == "localhost":
-        host = "127.0.0.1"
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ConfigError(
-            f"host={host} is not this machine's loopback address, and the wire is not encrypted "
-            "yet: bind host=127.0.0.1 and reach it from elsewhere through an SSH tunnel."
-        )
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-
-
-def _configure(router: "zmq.Socket[bytes]", address: str, max_bytes: int) -> None:
-    # Without ROUTER_MANDATORY a reply to a full or vanished peer is dropped without a word.
-    router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    router.setsockopt(zmq.LINGER, 0)
-    router.setsockopt(zmq.MAXMSGSIZE, max_bytes)
-    # Only where it is meant: it turns 127.0.0.1 into ::ffff:127.0.0.1.
-    router.setsockopt(zmq.IPV6, int("[" in address))
-    router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-    router.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
-
-
-def _bind(router: "zmq.Socket[bytes]", address: str) -> None:
-    try:
-        router.bind(address)
-    except zmq.ZMQError as error:
-        port = address.rpartition(":")[2]
-        if error.errno == zmq.EADDRINUSE:
-            other = int(port) + 1 if int(port) < 65535 else 5555
-            raise ServerError(
-                f"port {port} is in use at {address}, perhaps by another policy-serve. "
-                f"Stop that program, or choose another port with port={other}."
-            ) from None
-        raise ServerError(
-            f"cannot listen at {address}: {error.strerror}. Choose another with host= or port=."
-        ) from None
+def _listed(policy: ServedPolicy | Sequence[ServedPolicy]) -> Sequence[ServedPolicy]:
+    return policy if isinstance(policy, Sequence) else [policy]

@@ -1,14 +1,15 @@
 """Who is connected and whose observation is next: sessions, their slots, and the order of work.
 
 Pure: time is an argument, nothing here sends or computes. Each session has one slot, in which the
-newest observation replaces an older one that still waits. Sessions take turns. A RESET opens a new
-epoch, and what belongs to an older one is refused. Whatever leaves this module without being
-computed leaves as a Refusal, so that every request is answered exactly once.
+newest observation replaces an older one that still waits. Sessions take turns in rounds: in each
+everybody who waits is served once, the earliest deadline first, however often somebody sends. A
+RESET opens a new epoch, and what belongs to an older one is refused. Whatever leaves this module
+without being computed leaves as a Refusal, so that every request is answered exactly once.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +31,15 @@ class Request:
     noise_seed: int
     received_s: float
     ready_s: float  # when it had been read and checked
-    deadline_s: float
+    deadline_s: float  # when its chunk is wanted
+    round: int = 0  # in which its session has its turn
+    place: int = 0  # in the order of arrival
+    lost: int = 0  # how often what computed it was lost
+
+    @property
+    def order(self) -> tuple[int, float, int]:
+        """The smallest is served first."""
+        return self.round, self.deadline_s, self.place
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class _Session:
     seed: int
     last_seq: int
     seen_s: float
+    served_round: int = -1
 
 
 class Sessions:
@@ -60,9 +70,9 @@ class Sessions:
         self._idle_s = idle_s
         self._sessions: dict[int, _Session] = {}
         self._of_peer: dict[bytes, int] = {}
-        # In the order of their turns. Python's dict keeps a replaced request's place in the
-        # line, and a session that was served joins again at its end: round robin.
         self._waiting: dict[int, Request] = {}
+        self._round = 0
+        self._places = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -78,9 +88,17 @@ class Sessions:
         return [session.peer for session in self._sessions.values()]
 
     @property
-    def next_deadline_s(self) -> float:
+    def epochs(self) -> dict[int, int]:
+        """The present epoch of each session."""
+        return {session_id: session.epoch for session_id, session in self._sessions.items()}
+
+    def silent_since(self, then_s: float) -> list[bytes]:
+        """The connections that sent nothing after that."""
+        return [s.peer for s in self._sessions.values() if s.seen_s <= then_s]
+
+    def next_expiry_s(self, least_s: Callable[[Request], float]) -> float:
         """When `expire` next has something to refuse; infinity if never."""
-        return min((r.deadline_s for r in self._waiting.values()), default=math.inf)
+        return min((r.deadline_s - least_s(r) for r in self._waiting.values()), default=math.inf)
 
     def open(self, peer: bytes, session_id: int, now: float) -> tuple[int, list[Refusal]]:
         """Open a session (epoch 1) or resume it on this connection (next epoch); the epoch.
@@ -146,6 +164,7 @@ class Sessions:
         """Put an admitted, checked observation into its session's slot; the replaced one if any."""
         session_id, session = self._find(peer, now)
         old = self._waiting.get(session_id)
+        self._places += 1
         self._waiting[session_id] = Request(
             peer=peer,
             session=session_id,
@@ -156,32 +175,66 @@ class Sessions:
             received_s=received_s,
             ready_s=now,
             deadline_s=received_s + obs.budget_us / 1e6 if obs.budget_us else math.inf,
+            # A replaced request leaves its place in the line to the one that replaces it.
+            round=old.round if old else max(self._round, session.served_round + 1),
+            place=old.place if old else self._places,
         )
         if old is None:
             return []
-        message = f"a newer observation (seq {obs.seq}) took its place."
-        return [Refusal(old.peer, old.obs.seq, ErrorCode.SUPERSEDED, message)]
+        return [_superseded(old, obs.seq)]
 
-    def expire(self, now: float) -> list[Refusal]:
-        """Refuse, as LATE, every waiting request whose budget is gone."""
-        late = [s for s, request in self._waiting.items() if now >= request.deadline_s]
+    def expire(self, now: float, least_s: Callable[[Request], float]) -> list[Refusal]:
+        """Refuse, as LATE, every waiting request whose chunk cannot be there any more: `least_s` is
+        what it takes at least."""
         refusals: list[Refusal] = []
-        for session_id in late:
-            request = self._waiting[session_id]
+        for session_id, request in list(self._waiting.items()):
+            needed_s = least_s(request)
+            if now < request.deadline_s - needed_s:
+                continue
             waited_ms = (now - request.received_s) * 1e3
+            takes = f", and its chunk takes {needed_s * 1e3:.1f} ms" if needed_s else ""
             refusals += self._refuse_waiting(
                 session_id,
                 ErrorCode.LATE,
-                f"its budget of {request.obs.budget_us / 1e3:.1f} ms was gone after "
-                f"{waited_ms:.1f} ms, before compute began.",
+                f"its budget of {request.obs.budget_us / 1e3:.1f} ms does not suffice: it waited "
+                f"{waited_ms:.1f} ms{takes}.",
             )
         return refusals
 
-    def take(self) -> Request | None:
-        """The next request to compute (call `expire` first), or None."""
-        if not self._waiting:
-            return None
-        return self._waiting.pop(next(iter(self._waiting)))
+    def in_order(self) -> list[Request]:
+        """Those that wait, the next one first."""
+        return sorted(self._waiting.values(), key=lambda request: request.order)
+
+    def take(self, requests: Sequence[Request]) -> None:
+        """They go to compute; the first is the one whose turn it is."""
+        self._round = max(self._round, requests[0].round)
+        for request in requests:
+            del self._waiting[request.session]
+            self._sessions[request.session].served_round = request.round
+
+    def give_back(self, request: Request, begun: bool = True) -> list[Refusal]:
+        """It was taken, and what was to compute it (or had `begun` to) was lost: it waits again,
+        where it was in the line, unless it may not be answered or a newer one waits."""
+        refusal = self.finished(request)
+        if refusal is not None:
+            return [refusal]
+        newer = self._waiting.get(request.session)
+        if newer is not None:
+            return [_superseded(request, newer.obs.seq)]
+        self._waiting[request.session] = replace(request, lost=request.lost + begun)
+        return []
+
+    def refuse_waiting(
+        self, why: Callable[[Request], str | None], code: ErrorCode
+    ) -> list[Refusal]:
+        """Refuse those that `why` has a reason for."""
+        reasons = [(session_id, why(request)) for session_id, request in self._waiting.items()]
+        return [
+            refusal
+            for session_id, reason in reasons
+            if reason is not None
+            for refusal in self._refuse_waiting(session_id, code, reason)
+        ]
 
     def finished(self, request: Request) -> Refusal | None:
         """After compute: None if its chunk may be sent, else why it may not."""
@@ -221,3 +274,8 @@ class Sessions:
                 ErrorCode.OVERLOAD, f"{self._max_sessions} sessions are in use, the most it takes."
             )
         return self.drop(oldest.peer, ErrorCode.OVERLOAD, "the session gave way to a new one.")
+
+
+def _superseded(old: Request, newer: int) -> Refusal:
+    message = f"a newer observation (seq {newer}) took its place."
+    return Refusal(old.peer, old.obs.seq, ErrorCode.SUPERSEDED, message)

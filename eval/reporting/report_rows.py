@@ -17,6 +17,7 @@ AXES = tuple(field.name for field in fields(Condition))
 _MEASURED_LATER = (
     "time_to_success_s",
     "jerk",
+    "border_jerk",
     "rejected",
     "missed",
     "mean_loops",
@@ -31,6 +32,7 @@ _TITLES = {
     "execution": ("execution", "how chunks are executed"),
     "execute_horizon": ("executed", "actions executed of a chunk"),
     "rate_hz": ("rate, Hz", "actions a second"),
+    "divide": ("divided", "control steps an action is spread over"),
     "variation": ("variation", "variation of the world"),
     "fault": ("fault", "fault of what is seen"),
     "adaptive": ("adaptive", "depth up to K, as far as needed"),

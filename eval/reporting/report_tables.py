@@ -24,6 +24,7 @@ _PLAIN = {
     "variation": "none",
     "fault": "none",
     "rate_hz": 0.0,
+    "divide": 1,
     "adaptive": "none",
 }
 

@@ -2,7 +2,7 @@
 
 The policy, the environment and the seeds are not in it: all conditions of one evaluation share
 them. Texts such as `delay` are read by the module that acts on them (`delays`, `faults`,
-`depth`, `deploy.chunk_execution`), which says what is wrong with an unknown one.
+`depth`, `deploy.robot.executions`), which says what is wrong with an unknown one.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ class Condition:
     """One point of a comparison.
 
     loops: compute depth K, 0 for a policy without a dial, the most where depth is adaptive. steps:
-    denoising steps, 0 its default. rate_hz: actions a second, 0 the environment's own.
+    denoising steps, 0 its default. rate_hz: actions a second, 0 the environment's own. divide:
+    control steps that each action of the policy is spread over.
     """
 
     loops: int
@@ -26,12 +27,13 @@ class Condition:
     execution: str = "aligned"
     execute_horizon: int = 8
     rate_hz: float = 0.0
+    divide: int = 1
     variation: str = "none"
     fault: str = "none"
     adaptive: str = "none"
 
     def __post_init__(self) -> None:
-        least = {"loops": 0, "steps": 0, "execute_horizon": 1, "rate_hz": 0}
+        least = {"loops": 0, "steps": 0, "execute_horizon": 1, "rate_hz": 0, "divide": 1}
         for name, value in least.items():
             if not getattr(self, name) >= value:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {value}.")
@@ -58,6 +60,7 @@ class Condition:
             if self.execute_horizon != Condition.execute_horizon
             else "",
             f"{self.rate_hz:g} Hz" if self.rate_hz else "",
+            f"each action in {self.divide}" if self.divide != Condition.divide else "",
             self.variation if self.variation != Condition.variation else "",
             f"fault {self.fault}" if self.fault != Condition.fault else "",
         ]

@@ -25,6 +25,20 @@ def action_jerk(actions: np.ndarray, spec: TensorSpec) -> float:
     return float((twitch / _ranges(spec)).mean())
 
 
+def border_jerk(actions: np.ndarray, spec: TensorSpec, borders: Sequence[int]) -> float:
+    """As `action_jerk`, of the second differences that a chunk's taking over is in alone: those
+    that end with its first and its second action.
+
+    borders: the steps at which a chunk's first action was executed. 0 where there are none.
+    """
+    ends = sorted({end for border in borders for end in (border, border + 1)})
+    ends = [end for end in ends if 2 <= end < len(actions)]
+    if not ends:
+        return 0.0
+    seconds = np.diff(actions.astype(float), n=2, axis=0)[[end - 2 for end in ends]]
+    return float((np.sqrt((seconds**2).mean(axis=0)) / _ranges(spec)).mean())
+
+
 def stage_shares(reached: Sequence[str], stages: Sequence[str]) -> dict[str, float]:
     """For each of `stages`, in order, the share of rollouts that came at least that far.
 

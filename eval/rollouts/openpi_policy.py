@@ -13,75 +13,20 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import msgspec
 import numpy as np
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from loopdit.datasets.spec import IMAGE_PREFIX, PROPRIO, Observation, PolicySpec
+from loopdit.datasets.spec import Observation, PolicySpec
+from loopdit.deploy.doors.key_names import INSTRUCTION, keys_for
+from loopdit.deploy.doors.msgpack_numpy import packed, unpacked
 from loopdit.errors import ConfigError, ServerError
 from loopdit.eval.rollouts.rollout import Answer
 
 SCHEME = "openpi://"
-INSTRUCTION = "instruction"
-# Our names, and what the LIBERO policies of openpi call the same; what is in neither this nor the
-# option keeps its name.
-DEFAULT_KEYS = {
-    f"{IMAGE_PREFIX}front": "observation/image",
-    f"{IMAGE_PREFIX}agentview": "observation/image",
-    f"{IMAGE_PREFIX}wrist": "observation/wrist_image",
-    f"{IMAGE_PREFIX}eye_in_hand": "observation/wrist_image",
-    PROPRIO: "observation/state",
-    INSTRUCTION: "prompt",
-}
-_ARRAY, _SCALAR = b"__ndarray__", b"__npgeneric__"
-_PLAIN_KINDS = "biuf"  # bool, integers, floats: what an answer may be made of
 _DEFAULT_PORT = 8000
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _CONNECT_S = 5.0
-
-
-def parse_keys(text: str) -> dict[str, str]:
-    """ "images.front=observation/image,instruction=prompt" -> from our names to the server's.
-
-    Raises ConfigError.
-    """
-    keys: dict[str, str] = {}
-    for pair in filter(None, text.split(",")):
-        ours, _, theirs = pair.partition("=")
-        if not (ours and theirs):
-            raise ConfigError(
-                f"openpi_keys={text}: {pair!r} is not OURS=THEIRS, "
-                f"such as images.front=observation/image."
-            )
-        keys[ours] = theirs
-    return keys
-
-
-def keys_for(spec: PolicySpec, given: Mapping[str, str]) -> dict[str, str]:
-    """The server's key of each observation of `spec` and of the instruction: as `given`, or as in
-    DEFAULT_KEYS, or the same.
-
-    Raises ConfigError where `given` names what is not there, or two go by one key.
-    """
-    ours = [*(tensor.name for tensor in spec.observations), INSTRUCTION]
-    for name in given:
-        if name not in ours:
-            raise ConfigError(
-                f"openpi_keys names {name!r}, which the environment does not have. "
-                f"It has: {', '.join(ours)}."
-            )
-    chosen: dict[str, str] = {}
-    for name in ours:
-        key = given.get(name, DEFAULT_KEYS.get(name, name))
-        if key in chosen.values():
-            other = next(n for n in chosen if chosen[n] == key)
-            raise ConfigError(
-                f"{other} and {name} would both be sent as {key!r}. Set "
-                f"openpi_keys={name}=... to what the server calls it."
-            )
-        chosen[name] = key
-    return chosen
 
 
 class OpenPiClient:
@@ -219,47 +164,3 @@ class OpenPiPolicy:
                 f"the environment takes {self._action_dim}. Serve a policy for this robot."
             )
         return Answer(actions)
-
-
-def packed(content: Mapping[str, Any]) -> bytes:
-    """msgpack with arrays as openpi packs them."""
-    return msgspec.msgpack.encode(content, enc_hook=_pack_array)
-
-
-def unpacked(message: bytes) -> Any:
-    """What `packed` packed, arrays as arrays. Raises ValueError for anything else."""
-    try:
-        return _with_arrays(msgspec.msgpack.decode(message))
-    except (msgspec.DecodeError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{error!s:.200}") from error
-
-
-def _pack_array(value: Any) -> Any:
-    if isinstance(value, np.ndarray) and value.dtype.kind in _PLAIN_KINDS:
-        return {
-            _ARRAY: True,
-            b"data": value.tobytes(),
-            b"dtype": value.dtype.str,
-            b"shape": value.shape,
-        }
-    raise TypeError(f"a {type(value).__name__} cannot be sent.")
-
-
-def _with_arrays(tree: Any) -> Any:
-    if isinstance(tree, list):
-        return [_with_arrays(entry) for entry in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if _ARRAY in tree:
-        array = np.frombuffer(tree[b"data"], _dtype(tree[b"dtype"]))
-        return array.reshape([int(size) for size in tree[b"shape"]])
-    if _SCALAR in tree:
-        return _dtype(tree[b"dtype"]).type(tree[b"data"])
-    return {name: _with_arrays(value) for name, value in tree.items()}
-
-
-def _dtype(name: Any) -> np.dtype[Any]:
-    dtype = np.dtype(name)
-    if dtype.kind not in _PLAIN_KINDS:
-        raise ValueError(f"an array of dtype {dtype}")
-    return dtype

@@ -27,7 +27,7 @@ from loopdit.eval.rollouts.rollout import Answer
 from loopdit.policy.stopping_rule import StoppingRule
 
 if TYPE_CHECKING:
-    from loopdit.policy.looped_policy import LoopedPolicy
+    from loopdit.policy.any_checkpoint import AnyPolicy
 
 _CHUNKS_PER_EPISODE = 10_000
 # Sets a baseline's random stream apart from the environment's, which has the seed itself.
@@ -127,7 +127,7 @@ def in_process(model: ServedPolicy) -> Infer:
     return infer
 
 
-def torch_module(policy: "LoopedPolicy", rule: StoppingRule | None = None) -> Infer:
+def torch_module(policy: "AnyPolicy", rule: StoppingRule | None = None) -> Infer:
     """The float32 reference itself: slower than a back end, and what they are all compared with.
 
     With a `rule`, K loops are the most that a chunk takes.
@@ -138,6 +138,7 @@ def torch_module(policy: "LoopedPolicy", rule: StoppingRule | None = None) -> In
     from loopdit.policy.adaptive_depth import act_adaptively
     from loopdit.policy.encoders.absent_cameras import complete_observation
     from loopdit.policy.encoders.vocabulary import INSTRUCTION
+    from loopdit.policy.looped_policy import LoopedPolicy
 
     vocabulary = policy.config.vocabulary
 
@@ -155,6 +156,7 @@ def torch_module(policy: "LoopedPolicy", rule: StoppingRule | None = None) -> In
         fresh = later[:, None] if len(later) else None
         if rule is None:
             return Answer(policy.act(batched, noise, loops, steps, fresh)[0].numpy(), loops)
+        assert isinstance(policy, LoopedPolicy)  # `policy_sources` offers no rule for others
         made = act_adaptively(policy, batched, noise, rule, loops, steps, fresh)
         return Answer(made.actions[0].numpy(), int(made.loops[0]))
 
@@ -168,13 +170,12 @@ def untrained_twin(trained: str, seed: int) -> Infer:
     """
     import torch
 
-    from loopdit.policy.checkpoint import load_policy
-    from loopdit.policy.looped_policy import LoopedPolicy
+    from loopdit.policy.any_checkpoint import load_any, untrained
 
     with torch.random.fork_rng(devices=[]):  # loading draws, too: weights are made, then read
-        original = load_policy(trained)
+        original = load_any(trained).policy
         torch.manual_seed(seed)
-        policy = LoopedPolicy(original.spec, original.config).eval()
+        policy = untrained(original).eval()
     policy.normalizer.load_state_dict(original.normalizer.state_dict())
     return torch_module(policy)
 

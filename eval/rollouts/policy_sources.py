@@ -8,6 +8,7 @@ untrained            the model of bundle= (or of a checkpoint), random weights
 replay               training actions from data=
 expert               the environment's scripted expert
 informed-expert      the same, told of the actions in flight, for execution=informed
+foreseeing-expert    the same, planning in a copy of the world
 zeros, random        baselines
 """
 
@@ -23,11 +24,13 @@ from loopdit.deploy.backends import AUTO, load_backend
 from loopdit.deploy.bundle.bundle import Bundle, default_bundle, model_id
 from loopdit.deploy.bundle.manifest import FP32, MANIFEST
 from loopdit.deploy.client import PolicyClient
+from loopdit.deploy.robot.executions import GUIDED
 from loopdit.deploy.serving.served_bundle import ServedBundle
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment
 from loopdit.eval.rollouts.condition import Condition
 from loopdit.eval.rollouts.depth import CALIBRATED, FIXED, parse_adaptive
+from loopdit.eval.rollouts.foreseeing_expert import ForeseeingExpert
 from loopdit.eval.rollouts.informed_expert import InformedExpert
 from loopdit.eval.rollouts.policies import (
     ExpertPolicy,
@@ -47,7 +50,10 @@ from loopdit.policy.stopping_rule import StoppingRule
 if TYPE_CHECKING:
     from loopdit.eval.rollouts.openpi_policy import OpenPiClient
 
-BASELINES = ("expert", "zeros", "random", "replay", "untrained", "informed-expert")
+BASELINES = (
+    *("expert", "zeros", "random", "replay", "untrained", "informed-expert"),
+    "foreseeing-expert",
+)
 SHIPPED = "shipped"
 WIRE_SCHEMES = ("tcp://", "ipc://")
 OPENPI_SCHEME = "openpi://"
@@ -68,7 +74,8 @@ class PolicySource:
     kind: "served", "openpi", "bundle", "checkpoint" or one of BASELINES. spec: None fits every
     environment. loops: the depths it offers, none without a dial. steps: its default denoising
     steps, 0 without. make: the rollout policy for an environment at (loops, steps). adaptive: the
-    same by a rule of `depth`, where loops are the most; None where every chunk takes K. backend,
+    same by a rule of `depth`, where loops are the most; None where every chunk takes K. guided: the
+    same, pulled towards what is planned by a jacobian of `policy.guidance`. backend,
     precision: what computes a bundle; None where something else does.
     """
 
@@ -79,12 +86,15 @@ class PolicySource:
     steps: int
     make: Make
     adaptive: Callable[[str], Make] | None = None
+    guided: Callable[[str], Make] | None = None
     backend: str | None = None
     precision: str | None = None
 
     def policy(self, env: Environment, condition: Condition) -> RolloutPolicy:
         """One that drives `env` under `condition`. Raises ConfigError for a policy whose depth
         cannot adapt."""
+        if condition.execution in GUIDED:
+            return self._guided(env, condition)
         if condition.adaptive == FIXED:
             return self.make(env, condition.loops, condition.steps)
         if self.adaptive is None:
@@ -94,6 +104,16 @@ class PolicySource:
                 f"checkpoint's folder in policy=, or leave out adaptive=."
             )
         return self.adaptive(condition.adaptive)(env, condition.loops, condition.steps)
+
+    def _guided(self, env: Environment, condition: Condition) -> RolloutPolicy:
+        if self.guided is None or condition.adaptive != FIXED:
+            raise ConfigError(
+                f"execution={condition.execution} pulls a bundle of this process towards what is "
+                f"planned, at a fixed depth; policy={self.kind} adaptive={condition.adaptive} is "
+                f"none. Name a bundle in policy=, or use execution=tracked."
+            )
+        made = self.guided(GUIDED[condition.execution])
+        return made(env, condition.loops, condition.steps)
 
     def chosen_loops(self, wanted: list[int]) -> list[int]:
         """The depths to run: `wanted`, or one for a policy without a dial.
@@ -122,7 +142,7 @@ def open_policy(
     precision: str = FP32,
 ) -> Generator[PolicySource]:
     """Open what `policy=` names; `bundle` and `data` are folders that some of them need, and
-    `openpi_keys` what an openpi server calls observations (see `openpi_policy.parse_keys`).
+    `openpi_keys` what an openpi server calls observations (see `key_names.parse_keys`).
     `backend` and `precision` are those of a bundle (see `load_backend`).
 
     Raises ConfigError for an unknown name or a choice that it does not leave, and whatever opening
@@ -150,6 +170,8 @@ def open_policy(
         yield _baseline(name, lambda env, loops, steps: ExpertPolicy(env))
     elif name == "informed-expert":
         yield _baseline(name, lambda env, loops, steps: InformedExpert(env))
+    elif name == "foreseeing-expert":
+        yield _baseline(name, lambda env, loops, steps: ForeseeingExpert(env))
     elif name == "zeros":
         yield _baseline(name, lambda env, loops, steps: ZerosPolicy(env.policy_spec.action))
     elif name == "random":
@@ -191,7 +213,8 @@ def _openpi_client(address: str) -> "OpenPiClient":
 
 
 def _openpi(client: "OpenPiClient", keys: str) -> PolicySource:
-    from loopdit.eval.rollouts.openpi_policy import OpenPiPolicy, parse_keys
+    from loopdit.deploy.doors.key_names import parse_keys
+    from loopdit.eval.rollouts.openpi_policy import OpenPiPolicy
 
     named = parse_keys(keys)
     return PolicySource(
@@ -209,6 +232,12 @@ def _bundle(path: str, backend: str, precision: str) -> PolicySource:
     loaded = load_backend(opened, backend, precision=precision)
     model = ServedBundle(opened, loaded)
     model.warm_up()
+
+    def guided(jacobian: str) -> Make:
+        pulled = ServedBundle(opened, loaded, jacobian)
+        pulled.guided()  # refused here rather than in the first rollout
+        return _with_dial(in_process(pulled), opened.spec)
+
     return PolicySource(
         kind="bundle",
         spec=opened.spec,
@@ -216,17 +245,18 @@ def _bundle(path: str, backend: str, precision: str) -> PolicySource:
         loops=opened.loops,
         steps=opened.steps,
         make=_with_dial(in_process(model), opened.spec),
+        guided=guided,
         backend=loaded.name,
         precision=loaded.precision,
     )
 
 
 def _checkpoint(path: str) -> PolicySource:
-    from loopdit.policy.checkpoint import load_checkpoint
-    from loopdit.policy.looped_policy import DEFAULT_STEPS
+    from loopdit.policy.any_checkpoint import load_any
+    from loopdit.policy.looped_policy import DEFAULT_STEPS, LoopedPolicy
 
     _one_thread()
-    loaded = load_checkpoint(path)
+    loaded = load_any(path)
     policy = loaded.policy
 
     def adaptive(text: str) -> Make:
@@ -240,7 +270,7 @@ def _checkpoint(path: str) -> PolicySource:
         loops=tuple(policy.depths),
         steps=DEFAULT_STEPS,
         make=_with_dial(torch_module(policy), policy.spec),
-        adaptive=adaptive,
+        adaptive=adaptive if isinstance(policy, LoopedPolicy) else None,
     )
 
 

@@ -19,12 +19,13 @@ import numpy as np
 from loopdit.datasets.spec import Observation
 from loopdit.deploy.robot.chunk_execution import ChunkExecution
 from loopdit.deploy.robot.committed import with_committed
+from loopdit.deploy.robot.guide import GUIDE
 from loopdit.deploy.robot.observation_history import ObservationHistory
 from loopdit.eval.environment import Environment
 from loopdit.eval.rollouts.control import ControlRecord, control_record, never_waiting_record
 from loopdit.eval.rollouts.delays import Delay
 from loopdit.eval.rollouts.faults import EpisodeFaults, Fault
-from loopdit.eval.rollouts.measures import action_jerk
+from loopdit.eval.rollouts.measures import action_jerk, border_jerk
 
 SUCCESS, FAILURE, UNSTABLE, ERROR = "success", "failure", "unstable", "error"
 OUTCOMES = (SUCCESS, FAILURE, UNSTABLE, ERROR)
@@ -57,7 +58,8 @@ class RolloutPolicy(Protocol):
 
     def chunk(self, observation: Observation, instruction: str) -> Answer:
         """The next actions, from what is seen now: tensors (O, ...), oldest first, where the
-        history O is above 1; and the tensor COMMITTED where it is told what is in flight."""
+        history O is above 1; COMMITTED where it is told what is in flight; and GUIDE
+        (n, A + 1) where the execution has one, see `deploy.robot.guide`."""
         ...
 
 
@@ -70,7 +72,7 @@ class Rollout:
     whose command the environment refused. missed: steps at which no chunk had an action, where the
     environment's idle action was executed. mean_loops: over chunks, None without a dial.
     latencies_s: what each chunk took on this machine. delays: the control steps it then took to
-    come. jerk: see `measures.action_jerk`. actions: (T, A) float32 as executed. state_sha256: over
+    come. jerk, border_jerk: see `measures`. actions: (T, A) float32 as executed. state_sha256: over
     the environment's state after the reset and after each step, equal for bit-equal rollouts.
     """
 
@@ -87,6 +89,7 @@ class Rollout:
     control: ControlRecord
     state_sha256: str
     actions: np.ndarray = field(compare=False, repr=False)
+    border_jerk: float = 0.0  # journals from before there was any have none
 
     @property
     def success(self) -> bool:
@@ -225,6 +228,7 @@ def _drive(
         latencies_s=tuple(requests.latencies_s),
         delays=tuple(requests.delays),
         jerk=action_jerk(executed, env.policy_spec.action),
+        border_jerk=border_jerk(executed, env.policy_spec.action, requests.came),
         control=(
             control_record(waits, period_s)
             if delay.clock == "paused"
@@ -256,6 +260,7 @@ class _Requests:
         self._told = env.policy_spec.with_committed(policy.committed)
         # The chunk under way: its actions, the step it was asked at, the step it comes at.
         self._under_way: tuple[np.ndarray, int, int] | None = None
+        self.came: list[int] = []  # the steps before which chunks came
         self.latencies_s: list[float] = []
         self.delays: list[int] = []
         self.loops: list[int] = []
@@ -272,6 +277,9 @@ class _Requests:
         if self._under_way is not None or not self._execution.wants_chunk(step):
             return 0.0
         given = with_committed(history.stacked(), self._execution.committed(step), self._told)
+        guide = self._execution.guide(step)
+        if len(guide):
+            given = {**given, GUIDE: guide}
         self._execution.requested(step)
         asked = self._clock()
         answer = self._policy.chunk(given, self._env.instruction)
@@ -292,3 +300,4 @@ class _Requests:
             actions, observed_step, _ = self._under_way
             self._under_way = None
             self._execution.load(actions, observed_step, step)
+            self.came.append(step)

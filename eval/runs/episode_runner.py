@@ -13,12 +13,15 @@ from typing import Self, cast
 from loopdit.deploy.backends import AUTO
 from loopdit.deploy.bundle.manifest import FP32
 from loopdit.deploy.messages import ErrorCode, WireError
-from loopdit.deploy.robot.chunk_execution import ChunkExecution, make_execution
+from loopdit.deploy.robot.chunk_execution import ChunkExecution
+from loopdit.deploy.robot.commanded_pose import divided_limits
+from loopdit.deploy.robot.executions import make_execution
 from loopdit.errors import ConfigError, LoopditError, ServerError
 from loopdit.eval.environment import Environment, EnvironmentGone
 from loopdit.eval.open_env import DEFAULT_IMAGE_SIZE, open_env
 from loopdit.eval.rollouts.condition import Condition
 from loopdit.eval.rollouts.delays import Delay, parse_delay
+from loopdit.eval.rollouts.divided_policy import DividedPolicy
 from loopdit.eval.rollouts.faults import parse_faults, require_cameras, require_dispensable
 from loopdit.eval.rollouts.policies import require_model
 from loopdit.eval.rollouts.policy_sources import PolicySource, open_policy
@@ -108,7 +111,7 @@ class EpisodeRunner:
         faults = parse_faults(condition.fault)
         require_cameras(faults, env.policy_spec)
         require_dispensable(faults, self.source.spec)
-        _execution(condition, self.source.policy(env, condition))
+        _execution(condition, _policy(self.source, env, condition), env)
 
     def possible_controls(self) -> list[str]:
         """Those that this environment allows: not every suite has experts or limits of actions."""
@@ -135,7 +138,7 @@ class EpisodeRunner:
 
     def _attempt(self, job: Job, traced: TracedEnv) -> Episode:
         condition, env = job.condition, traced.env
-        policy = self._source(job.subject).policy(env, condition)
+        policy = _policy(self._source(job.subject), env, condition)
         try:
             done = self._rollout(job, traced, policy)
         # The one place that carries on after any exception: the policy's failures must not be
@@ -152,14 +155,14 @@ class EpisodeRunner:
         self._envs.pop((condition.rate_hz, condition.variation)).close()
 
     def _rollout(self, job: Job, traced: TracedEnv, policy: RolloutPolicy) -> Rollout:
-        condition = job.condition
+        condition, env = job.condition, traced.env
         if condition.delay not in self._delays:  # one of a file reads it
             self._delays[condition.delay] = parse_delay(condition.delay)
         return rollout(
             cast(Environment, traced),
             policy,
             job.seed,
-            _execution(condition, policy),
+            _execution(condition, policy, env),
             self._delays[condition.delay],
             parse_faults(condition.fault),
             clock=time.perf_counter,
@@ -205,9 +208,18 @@ class EpisodeRunner:
         )
 
 
-def _execution(condition: Condition, policy: RolloutPolicy) -> ChunkExecution:
+def _execution(condition: Condition, policy: RolloutPolicy, env: Environment) -> ChunkExecution:
     """Raises ConfigError where the policy cannot be played so."""
-    return make_execution(condition.execution, condition.execute_horizon, policy.committed)
+    action = divided_limits(env.policy_spec.action, condition.divide)
+    horizon = condition.execute_horizon * condition.divide
+    return make_execution(condition.execution, horizon, action, policy.committed)
+
+
+def _policy(source: PolicySource, env: Environment, condition: Condition) -> RolloutPolicy:
+    policy = source.policy(env, condition)
+    if condition.divide == 1:
+        return policy
+    return DividedPolicy(policy, condition.divide, env.policy_spec.action.labels)
 
 
 def _policy_raised(error: LoopditError) -> bool:

@@ -34,6 +34,10 @@ class BundleError(LoopditError):
     """An exported bundle is missing, damaged, or of another format version."""
 
 
+class OutOfMemory(BundleError):
+    """A bundle's policy needs more memory than is free, on its GPU or the machine."""
+
+
 class ServerError(LoopditError):
     """The policy server refused, failed, or could not be reached."""
 

@@ -27,6 +27,14 @@ class RawClient:
     def send(self, message: Message, tensors: dict[str, np.ndarray] | None = None) -> None:
         self._socket.send_multipart(encode(message, tensors))
 
+    def send_at_once(self, message: Message) -> bool:
+        """Whether there was room for it."""
+        try:
+            self._socket.send_multipart(encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
     def send_frames(self, frames: Sequence[bytes]) -> None:
         self._socket.send_multipart(frames)
 

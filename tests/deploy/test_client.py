@@ -153,7 +153,7 @@ def test_a_budget_that_is_gone_is_late():
         holding.start()
         assert policy.began.acquire(timeout=10)
         with PolicyClient(server.endpoint) as client:
-            with pytest.raises(WireError, match=r"its budget of 10\.0 ms was gone") as caught:
+            with pytest.raises(WireError, match=r"its budget of 10\.0 ms") as caught:
                 client.infer(observation(), budget_s=0.01)
             assert code_of(caught) == ErrorCode.LATE
             assert caught.value.retryable

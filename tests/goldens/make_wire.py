@@ -15,6 +15,8 @@ from loopdit.deploy.messages import (
     Bye,
     Chunk,
     Error,
+    Estop,
+    EstopAck,
     Hello,
     Message,
     Obs,
@@ -65,6 +67,8 @@ def golden_messages() -> dict[str, tuple[Message, dict[str, np.ndarray]]]:
         "reset_ack": (ResetAck(2, 2, 1_000_000), {}),
         "ping": (Ping(5), {}),
         "pong": (Pong(5, "model-0", 12_000, 34_000, 1, 2, 300, 4, 5_000_000), {}),
+        "estop": (Estop(7, True, "the red button"), {}),
+        "estop_ack": (EstopAck(7, True, "the red button"), {}),
         "error": (error, {}),
         "bye": (Bye(6, "the server is stopping."), {}),
     }

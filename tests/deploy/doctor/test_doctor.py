@@ -58,7 +58,7 @@ def test_a_port_in_use_breaks_serving(taken_port: int):
     found = port_finding(taken_port)
     assert found.state == BROKEN
     assert "Address already in use" in found.said
-    assert "policy-serve port=0" in found.remedy
+    assert "policy-serve address=tcp://127.0.0.1:0" in found.remedy
 
 
 def test_a_late_wake_up_is_noted():

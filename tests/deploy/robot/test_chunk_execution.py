@@ -10,18 +10,16 @@ from hypothesis import strategies as st
 from tests.deploy.robot.test_chunk_player import FakeClock
 
 from loopdit.datasets.spec import FROM_COMMITTED, FROM_OBSERVATION
-from loopdit.deploy.robot.chunk_execution import (
-    ENSEMBLE_M,
-    EXECUTIONS,
-    ChunkExecution,
-    make_execution,
-)
+from loopdit.datasets.tensor_spec import TensorSpec
+from loopdit.deploy.robot.chunk_execution import ENSEMBLE_M, ChunkExecution
 from loopdit.deploy.robot.chunk_player import ChunkPlayer
 from loopdit.deploy.robot.committed import from_observation
+from loopdit.deploy.robot.executions import EXECUTIONS, make_execution
 from loopdit.errors import ConfigError
 
 HORIZON, EXECUTE = 6, 3
 TOLD = 8  # actions in flight that the policy can be told of
+ACTION = TensorSpec("action", (1,), "float32", labels=("opening",))  # says where to be: no shift
 NO_DELAY = "0:0 0:1 0:2 3:0 3:1 3:2 6:0 6:1 6:2 9:0 9:1 9:2"
 PLAYED = {
     ("blocking", 0): NO_DELAY,
@@ -89,7 +87,7 @@ def played(
 @pytest.mark.parametrize(("name", "delay"), PLAYED)
 def test_each_way_plays_the_actions_of_its_table(name: str, delay: int):
     expected = PLAYED[name, delay].split()
-    found = played(make_execution(name, EXECUTE, TOLD), delay, len(expected))
+    found = played(make_execution(name, EXECUTE, ACTION, TOLD), delay, len(expected))
     observed = [None if a is None else f"{int(a) // 10}:{int(a) % 10}" for a in found]
     assert observed == [None if cell == "." else cell for cell in expected]
 
@@ -102,7 +100,7 @@ def test_ensembling_averages_all_actions_meant_for_the_step_and_weighs_older_one
         weights = [np.exp(-ENSEMBLE_M * i) for i in range(len(meant))]
         mean = sum(w * a for w, a in zip(weights, meant, strict=True)) / sum(weights or [1])
         expected.append(float(mean) if meant else None)
-    found = played(make_execution("ensemble", EXECUTE), delay, len(expected))
+    found = played(make_execution("ensemble", EXECUTE, ACTION), delay, len(expected))
     assert [a is None for a in found] == [a is None for a in expected]
     np.testing.assert_allclose(
         [a for a in found if a is not None], [a for a in expected if a is not None], rtol=1e-6
@@ -114,7 +112,7 @@ def test_blocking_waits_exactly_the_delay_before_each_chunk_and_plays_its_front_
     delay: int, horizon: int, execute: int
 ):
     front = min(execute, horizon)
-    found = played(make_execution("blocking", execute), delay, 60, horizon)
+    found = played(make_execution("blocking", execute, ACTION), delay, 60, horizon)
     for step, action in enumerate(found):
         cycle, phase = divmod(step, delay + front)
         observed = cycle * (delay + front)
@@ -125,7 +123,7 @@ def test_blocking_waits_exactly_the_delay_before_each_chunk_and_plays_its_front_
 def test_aligned_plays_in_steps_what_the_chunk_player_plays_in_seconds(delay: int, execute: int):
     clock, horizon, period_s = FakeClock(), 16, 0.02
     player = ChunkPlayer(control_period=period_s, clock=clock)
-    found = played(make_execution("aligned", execute), delay, 40, horizon)
+    found = played(make_execution("aligned", execute, ACTION), delay, 40, horizon)
     asked = list(range(0, 40, max(execute, delay)))
     for step, action in enumerate(found):
         clock.now = step * period_s
@@ -140,7 +138,7 @@ def test_informed_plays_and_tells_in_steps_what_the_chunk_player_does_in_seconds
     delay: int, execute: int
 ):
     clock, period_s = FakeClock(), 0.02
-    execution = make_execution("informed", execute, 7)
+    execution = make_execution("informed", execute, ACTION, 7)
     player = ChunkPlayer(control_period=period_s, clock=clock, informed=True)
     under_way: tuple[np.ndarray, int] | None = None
     expected_s = 0.0
@@ -174,12 +172,12 @@ def test_without_delay_all_but_the_ensemble_play_the_front_of_each_chunk(
 ):
     front = min(horizon, execute)
     expected = [10.0 * (step // front * front) + step % front for step in range(40)]
-    assert played(make_execution(name, execute, TOLD), 0, 40, horizon) == expected
+    assert played(make_execution(name, execute, ACTION, TOLD), 0, 40, horizon) == expected
 
 
 @pytest.mark.parametrize("name", EXECUTIONS)
 def test_a_reset_forgets_the_episode_before(name: str):
-    execution = make_execution(name, EXECUTE, TOLD)
+    execution = make_execution(name, EXECUTE, ACTION, TOLD)
     first = played(execution, 2, 9)
     execution.reset()
     assert execution.action(0) is None
@@ -189,7 +187,7 @@ def test_a_reset_forgets_the_episode_before(name: str):
 @pytest.mark.parametrize("name", EXECUTIONS)
 def test_an_empty_chunk_is_refused(name: str):
     with pytest.raises(ValueError, match="at least one action"):
-        make_execution(name, EXECUTE, TOLD).load(np.empty((0, 3), np.float32), 0, 0)
+        make_execution(name, EXECUTE, ACTION, TOLD).load(np.empty((0, 1), np.float32), 0, 0)
 
 
 class Robot:
@@ -242,7 +240,7 @@ class Robot:
 def test_a_policy_told_what_is_in_flight_has_its_plan_executed_whole_and_in_order_however_late(
     delays: list[int], execute: int, horizon: int, most: int, chunk_from: str
 ):
-    robot = Robot(make_execution("informed", execute, most), chunk_from, horizon)
+    robot = Robot(make_execution("informed", execute, ACTION, most), chunk_from, horizon)
     robot.run(80, delays)
     assert robot.executed == list(range(len(robot.executed)))
     assert max(robot.told) <= most
@@ -253,14 +251,16 @@ def test_a_policy_told_what_is_in_flight_has_its_plan_executed_whole_and_in_orde
 def test_after_its_first_chunk_an_informed_robot_never_stands_still_where_chunks_are_long_enough(
     delay: int, execute: int
 ):
-    robot = Robot(make_execution("informed", execute, 7), FROM_OBSERVATION, 2 * delay + execute)
+    robot = Robot(
+        make_execution("informed", execute, ACTION, 7), FROM_OBSERVATION, 2 * delay + execute
+    )
     robot.run(80, [delay])
     assert robot.idle == delay
     assert set(robot.told[1:]) == {delay}
 
 
 def test_as_many_actions_are_committed_as_the_longest_of_the_last_delays():
-    execution = make_execution("informed", 2, 6)
+    execution = make_execution("informed", 2, ACTION, 6)
     robot = Robot(execution, FROM_OBSERVATION, 30)
     robot.run(120, [1, 3, 9, *[2] * 30])
     assert robot.told[:4] == [0, 1, 3, 6]  # 9, but it can be told of 6
@@ -269,12 +269,12 @@ def test_as_many_actions_are_committed_as_the_longest_of_the_last_delays():
 
 def test_a_policy_that_cannot_be_told_is_refused_with_the_other_ways():
     with pytest.raises(ConfigError, match=r"no tensor `committed`.*execution=blocking, naive, al"):
-        make_execution("informed", 8)
-    assert make_execution("aligned", 8, committed=4).committed(0).size == 0
+        make_execution("informed", 8, ACTION)
+    assert make_execution("aligned", 8, ACTION, committed=4).committed(0).size == 0
 
 
 def test_an_unknown_execution_and_a_horizon_of_nothing_are_refused_with_what_there_is():
     with pytest.raises(ConfigError, match=r"execution=best is unknown.*blocking, naive, aligned"):
-        make_execution("best", 8)
+        make_execution("best", 8, ACTION)
     with pytest.raises(ConfigError, match="execute_horizon=0 must be at least 1"):
-        make_execution("naive", 0)
+        make_execution("naive", 0, ACTION)

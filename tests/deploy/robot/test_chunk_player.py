@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopdit.datasets.tensor_spec import TensorSpec
 from loopdit.deploy.robot.chunk_player import ChunkPlayer
+from loopdit.deploy.robot.executions import make_execution
 
 PERIOD_S = 0.02
 
@@ -136,3 +138,34 @@ def test_an_empty_chunk_is_refused():
     player = ChunkPlayer(control_period=PERIOD_S, clock=FakeClock())
     with pytest.raises(ValueError, match="at least one action"):
         player.load(np.empty((0, 3), np.float32), observed_at=0.0)
+
+
+@given(
+    delay=st.integers(0, 5),
+    execute=st.integers(1, 8),
+    steps=st.lists(st.floats(-0.05, 0.05), min_size=16, max_size=16),
+)
+def test_shifts_are_tracked_in_seconds_as_they_are_in_steps(
+    delay: int, execute: int, steps: list[float]
+):
+    spec = TensorSpec("action", (1,), "float32", ("dx",), low=(-0.04,), high=(0.04,))
+    clock = FakeClock()
+    execution = make_execution("tracked", execute, spec)
+    player = ChunkPlayer(control_period=PERIOD_S, clock=clock, action=spec)
+    plan = np.array(steps, np.float32)[:, None]
+    under_way: tuple[np.ndarray, int] | None = None
+    for step in range(60):
+        clock.now = step * PERIOD_S
+        for _ in range(2):
+            if under_way is not None and under_way[1] + delay <= step:
+                execution.load(*under_way, step)
+                player.load(under_way[0], observed_at=under_way[1] * PERIOD_S)
+                under_way = None
+            elif under_way is None and execution.wants_chunk(step):
+                execution.requested(step)
+                under_way = np.roll(plan, step, axis=0), step
+        expected = execution.action(step)
+        if expected is None:
+            assert not player.ready or player.remaining == 0
+            break  # past its end a player holds
+        np.testing.assert_allclose(player.action(), expected, atol=1e-7)

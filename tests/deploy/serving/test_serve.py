@@ -1,15 +1,10 @@
 """`policy-serve` as a user runs it: a process of its own, over the wire, until a signal."""
 
-import queue
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from tests.deploy.serving.serving_process import serving
 
 from loopdit.deploy.backends import load_backend
 from loopdit.deploy.bundle.bundle import Bundle
@@ -19,57 +14,11 @@ from loopdit.deploy.serving.served_bundle import ServedBundle
 pytestmark = pytest.mark.system
 
 
-class Serving:
-    """The process and what it printed, read as it comes."""
-
-    def __init__(self, *options: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "loopdit.deploy.serving.command", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self._lines.put(line.rstrip("\n"))
-
-    def until(self, start: str) -> list[str]:
-        """The lines up to the one that begins with `start`."""
-        lines: list[str] = []
-        while not (lines and lines[-1].startswith(start)):
-            lines.append(self._lines.get(timeout=60))
-        return lines
-
-    def end(self) -> tuple[int, str]:
-        """Exit status and stderr."""
-        assert self.process.stderr
-        errors = self.process.stderr.read()
-        status = self.process.wait(timeout=30)
-        self._reader.join()
-        return status, errors
-
-
-@contextmanager
-def serving(*options: str) -> Generator[Serving]:
-    server = Serving(*options)
-    with server.process:
-        try:
-            yield server
-        finally:
-            server.process.kill()
-            server._reader.join()  # pyright: ignore[reportPrivateUsage] - its own factory
-
-
 def test_it_serves_the_bundle_at_every_loop_count_until_it_is_told_to_stop(tiny_bundle: Bundle):
     local = ServedBundle(tiny_bundle, load_backend(tiny_bundle, "onnxruntime"))
     observation = {t.name: np.ones(t.shape, t.dtype) for t in tiny_bundle.spec.observations}
     with serving(
-        f"bundle={tiny_bundle.path}", "port=0", "backend=onnxruntime", "steps=2"
+        f"bundle={tiny_bundle.path}", "address=tcp://127.0.0.1:0", "backend=onnxruntime", "steps=2"
     ) as server:
         printed = server.until("ready ")
         endpoint = printed[-1].removeprefix("ready ")
@@ -92,29 +41,29 @@ def test_it_serves_the_bundle_at_every_loop_count_until_it_is_told_to_stop(tiny_
 
 
 def test_a_port_in_use_is_one_line_and_exit_status_1(tiny_bundle: Bundle):
-    with serving(f"bundle={tiny_bundle.path}", "port=0") as first:
+    with serving(f"bundle={tiny_bundle.path}", "address=tcp://127.0.0.1:0") as first:
         port = first.until("ready ")[-1].rpartition(":")[2]
-        with serving(f"bundle={tiny_bundle.path}", f"port={port}") as second:
+        with serving(f"bundle={tiny_bundle.path}", f"address=tcp://127.0.0.1:{port}") as second:
             status, errors = second.end()
         assert status == 1
         assert errors.startswith(f"policy-serve: error: port {port} is in use at tcp://127.0.0.1:")
         assert errors.count("\n") == 1
-        assert "choose another port with port=" in errors
+        assert "choose another port: tcp://127.0.0.1:" in errors
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("host=0.0.0.0", "host=0.0.0.0 is not this machine's loopback address"),
+        ("address=tcp://0.0.0.0:0", "0.0.0.0 is not this machine's loopback address"),
         ("loops=9", "loops=9 is not served. Ask for one of: 1, 2."),
-        ("port=70000", "port=70000 is not a TCP port"),
-        ("threads=-1", "threads=-1 is negative"),
+        ("address=tcp://127.0.0.1:70000", "not of the form tcp://HOST:PORT"),
+        ("threads=-1", "threads=-1 is below 0"),
     ],
 )
 def test_an_option_that_cannot_work_is_one_line_and_exit_status_1(
     tiny_bundle: Bundle, option: str, words: str
 ):
-    options = {"port": "port=0", option.split("=")[0]: option}
+    options = {"address": "address=tcp://127.0.0.1:0", option.split("=")[0]: option}
     with serving(f"bundle={tiny_bundle.path}", *options.values()) as server:
         status, errors = server.end()
     assert status == 1

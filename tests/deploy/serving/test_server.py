@@ -1,5 +1,6 @@
 """A real server on a free loopback port, driven by clients that are right, wrong and hostile."""
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ from tests.deploy.echo_policy import (
 )
 from tests.deploy.raw_client import Answer, RawClient
 
-from loopdit.datasets.spec import PolicySpec
+from loopdit.datasets.spec import Observation, PolicySpec
 from loopdit.deploy.messages import (
     Bye,
     Chunk,
@@ -33,8 +34,10 @@ from loopdit.deploy.messages import (
     Welcome,
 )
 from loopdit.deploy.protocol import MAGIC, encode
-from loopdit.deploy.serving.server import PolicyServer, loopback_endpoint
-from loopdit.errors import ConfigError, ServerError
+from loopdit.deploy.security.endpoints import check_endpoint
+from loopdit.deploy.serving.served_policy import Inference
+from loopdit.deploy.serving.server import PolicyServer
+from loopdit.errors import ConfigError, OutOfMemory, ServerError
 
 ANY_PORT = "tcp://127.0.0.1:0"
 
@@ -359,7 +362,7 @@ def test_a_message_larger_than_any_observation_costs_its_sender_the_connection(
 
 def test_a_port_in_use_is_one_clear_error(echo: PolicyServer):
     port = int(echo.endpoint.rpartition(":")[2])
-    with pytest.raises(ServerError, match=f"port {port} is in use .* port={port + 1}"):
+    with pytest.raises(ServerError, match=f"port {port} is in use .*127.0.0.1:{port + 1}"):
         PolicyServer(EchoPolicy(), echo.endpoint)
 
 
@@ -386,9 +389,9 @@ def test_an_endpoint_of_another_form_is_refused(endpoint: str):
 
 
 def test_every_loopback_address_is_accepted():
-    assert loopback_endpoint("tcp://localhost:1") == "tcp://127.0.0.1:1"
-    assert loopback_endpoint("tcp://127.0.0.2:1") == "tcp://127.0.0.2:1"
-    assert loopback_endpoint("tcp://[::1]:1") == "tcp://[::1]:1"
+    assert check_endpoint("tcp://localhost:1") == "tcp://127.0.0.1:1"
+    assert check_endpoint("tcp://127.0.0.2:1") == "tcp://127.0.0.2:1"
+    assert check_endpoint("tcp://[::1]:1") == "tcp://[::1]:1"
 
 
 def test_defaults_that_the_policy_does_not_offer_are_refused():
@@ -408,3 +411,80 @@ def test_the_servers_defaults_are_used_for_a_client_that_does_not_say():
         assert (chunk.loops, chunk.steps) == (1, 4)
         expected = expected_actions(observation(), loops=1, steps=4)
         np.testing.assert_array_equal(tensors["action"], expected)
+
+
+def test_what_is_in_compute_is_finished_when_the_server_stops():
+    policy = HeldPolicy()
+    server = PolicyServer(policy, ANY_PORT)
+    server.start()
+    with RawClient(server.endpoint) as client:
+        client.open()
+        client.observe(2, observation())
+        assert policy.began.acquire(timeout=10)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        answers: dict[int, Answer] = {}
+        sent = 3
+        while not any(isinstance(a, Error) and a.code == "CLOSING" for a, _ in answers.values()):
+            client.observe(sent, observation())
+            sent += 1
+            while client.has_answer(within_s=0.01):
+                message, tensors = client.receive()
+                answers[message.seq] = message, tensors
+        client.send(Ping(seq=sent))  # answered until the end
+        policy.let_go.release()
+        while 0 not in answers:  # the seq of its BYE
+            message, tensors = client.receive()
+            assert message.seq not in answers
+            answers[message.seq] = message, tensors
+        stopping.join(timeout=10)
+    assert not server.running
+    chunk, tensors = answers.pop(2)
+    assert isinstance(chunk, Chunk)
+    np.testing.assert_array_equal(tensors["action"], expected_actions(observation()))
+    assert isinstance(answers.pop(0)[0], Bye)
+    assert isinstance(answers.pop(sent)[0], Pong)
+    assert sorted(answers) == list(range(3, sent))
+    codes = {refusal(answer)[1] for answer in answers.values()}
+    assert codes <= {ErrorCode.SUPERSEDED, ErrorCode.CLOSING}
+
+
+def test_a_client_that_never_reads_costs_the_others_nothing():
+    with PolicyServer(EchoPolicy(), ANY_PORT) as server:
+        with RawClient(server.endpoint) as deaf, RawClient(server.endpoint) as good:
+            deaf.open(session=1)
+            good.open(session=2)
+            for seq in range(2, 302):
+                for again in range(10):
+                    deaf.observe(10 * seq + again, observation())
+                good.observe(seq, observation(seq))
+                chunk, tensors = good.receive()
+                assert isinstance(chunk, Chunk)
+                assert chunk.seq == seq
+                np.testing.assert_array_equal(tensors["action"], expected_actions(observation(seq)))
+        assert server.running
+
+
+def test_a_policy_that_needs_more_memory_than_there_is_says_so():
+    class Large(EchoPolicy):
+        def infer(
+            self,
+            observation: Observation,
+            *,
+            seed: int,
+            loops: int,
+            steps: int,
+            instruction: str = "",
+        ) -> Inference:
+            if observation["proprio"][0] > 0:
+                raise OutOfMemory("the GPU has too little free memory for this policy.")
+            raise MemoryError
+
+    with PolicyServer(Large(), ANY_PORT) as server, RawClient(server.endpoint) as client:
+        client.open()
+        for seq, x in ((2, 1), (3, 0)):
+            client.observe(seq, observation(x))
+            answer = client.receive()[0]
+            assert isinstance(answer, Error)
+            assert (answer.seq, answer.code, answer.retryable) == (seq, ErrorCode.OVERLOAD, True)
+            assert "memory" in answer.message

@@ -8,7 +8,7 @@ import pytest
 from tests.eval.conftest import IMAGE_SIZE, WavingPolicy
 
 from loopdit.datasets.spec import Observation
-from loopdit.deploy.robot.chunk_execution import EXECUTIONS, make_execution
+from loopdit.deploy.robot.executions import EXECUTIONS, make_execution
 from loopdit.envs.arm_env import ArmEnv
 from loopdit.envs.registry import make_env
 from loopdit.eval.rollouts.delays import parse_delay
@@ -48,7 +48,9 @@ def drive(
         env,
         policy,
         seed,
-        make_execution(execution, execute_horizon, policy.committed or TOLD),
+        make_execution(
+            execution, execute_horizon, env.policy_spec.action, policy.committed or TOLD
+        ),
         parse_delay(delay),
         parse_faults(fault),
         time.perf_counter,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopdit.datasets.spec import TensorSpec
-from loopdit.eval.rollouts.measures import action_jerk, stage_shares
+from loopdit.eval.rollouts.measures import action_jerk, border_jerk, stage_shares
 
 SPEC = TensorSpec("action", (2,), "float32", low=(-1.0, 0.0), high=(1.0, 1.0))
 RAW = TensorSpec("action", (2,), "float32")
@@ -44,3 +44,12 @@ def test_a_rollout_counts_for_every_stage_up_to_its_furthest():
     reached = ["lifted", "grasped", "start", "grasped"]
     assert stage_shares(reached, ("grasped", "lifted")) == {"grasped": 0.75, "lifted": 0.25}
     assert stage_shares([], ("grasped",)) == {"grasped": 0.0}
+
+
+def test_border_jerk_is_that_of_the_steps_at_which_chunks_take_over_alone():
+    spec = TensorSpec("action", (1,), "float32", low=(-1,), high=(1,))
+    ramp = np.array([0, 1, 2, 3, 7, 8, 9, 10], np.float32)[:, None] / 10  # jumps at step 4
+    # 0.3 and back: the root of their mean square, as a share of the range of 2.
+    assert border_jerk(ramp, spec, [4]) == pytest.approx(0.3 / 2)
+    assert border_jerk(ramp, spec, [0, 2, 7]) == pytest.approx(0, abs=1e-6)
+    assert border_jerk(ramp, spec, []) == 0

@@ -20,15 +20,13 @@ from tests.eval.counting_env import CountingEnv
 from websockets.sync.server import ServerConnection, serve
 
 from loopdit.datasets.spec import TensorSpec
+from loopdit.deploy.doors.key_names import keys_for, parse_keys
+from loopdit.deploy.doors.msgpack_numpy import packed, unpacked
 from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError, LoopditError, ServerError
 from loopdit.eval.rollouts.openpi_policy import (
     OpenPiClient,
     OpenPiPolicy,
-    keys_for,
-    packed,
-    parse_keys,
-    unpacked,
 )
 from loopdit.eval.rollouts.policy_sources import open_policy
 
@@ -163,8 +161,8 @@ def test_keys_can_be_named_and_the_others_stay():
     ("keys", "said"),
     [
         ("images.front", "'images.front' is not OURS=THEIRS"),
-        ("images.left=a", "'images.left', which the environment does not have. It has: images.fr"),
-        ("images.front=same,proprio=same", "would both be sent as 'same'"),
+        ("images.left=a", "'images.left', which is not observed here. It is: images.fr"),
+        ("images.front=same,proprio=same", "would both be 'same'"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(keys: str, said: str):

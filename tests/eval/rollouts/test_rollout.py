@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.eval.counting_env import IDLE, CountingEnv, FakeClock, PlanningPolicy
 
 from loopdit.datasets.spec import Observation
-from loopdit.deploy.robot.chunk_execution import make_execution
 from loopdit.deploy.robot.committed import unpacked
+from loopdit.deploy.robot.executions import make_execution
 from loopdit.errors import ConfigError
 from loopdit.eval.rollouts.delays import parse_delay
 from loopdit.eval.rollouts.informed_expert import InformedExpert
@@ -31,7 +31,7 @@ def drive(
         env,
         policy,
         seed,
-        make_execution(execution, execute_horizon),
+        make_execution(execution, execute_horizon, env.policy_spec.action),
         parse_delay(delay),
         (),
         policy.clock,
@@ -246,7 +246,7 @@ def test_a_policy_told_what_is_in_flight_counts_on_without_a_gap_or_a_repetition
 
 
 def drive_told(env: CountingEnv, policy: PlanningPolicy, delay: str) -> None:
-    execution = make_execution("informed", 3, policy.committed)
+    execution = make_execution("informed", 3, env.policy_spec.action, policy.committed)
     rollout(env, policy, 0, execution, parse_delay(delay), (), policy.clock)
 
 

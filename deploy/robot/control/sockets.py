@@ -1,0 +1,134 @@
+"""The sockets of control mode: actions out, observations and commands in. Never waits.
+
+The server binds all three; a robot connects to them.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import zmq
+
+from loopdit.deploy.messages import Error, ErrorCode, Message, WireError
+from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode, encode
+from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Observed, Status
+from loopdit.errors import ServerError
+
+# A subscriber that does not read loses what it cannot keep; the newest second is enough for one
+# that reads late.
+_KEPT_ACTIONS = 64
+# Only the newest observation is looked at.
+_KEPT_OBSERVATIONS = 4
+_LINGER_MS = 200
+_KEPT_COMMANDS = 64
+_COMMANDS_A_TICK = 8
+
+
+class Publisher:
+    """ACTION and STATUS, to whoever subscribes."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> None:
+        self._socket = _bound(context, zmq.PUB, endpoint, _KEPT_ACTIONS)
+        self.endpoint = _endpoint_of(self._socket)
+
+    def send(
+        self, message: Action | Status, tensors: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """To all that are connected now."""
+        self._socket.send_multipart(CONTROL_WIRE.encode(message, tensors), zmq.NOBLOCK)
+
+
+class Subscriber:
+    """OBSERVED, from any robot; one that is malformed is counted in `refused` and left out."""
+
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, max_bytes: int
+    ) -> None:
+        self._socket = _bound(context, zmq.SUB, endpoint, _KEPT_OBSERVATIONS, max_bytes)
+        self._socket.subscribe(b"")
+        self._max_bytes = max_bytes
+        self.endpoint = _endpoint_of(self._socket)
+        self.refused = 0
+        self.fault = ""  # of the last one that was refused
+
+    def newest(self) -> tuple[Observed, dict[str, np.ndarray]] | None:
+        """The latest observation that came since the last call; None where none did."""
+        found = None
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return found
+            try:
+                message, tensors = CONTROL_WIRE.decode(frames, self._max_bytes)
+            except WireError as error:
+                self.refuse(str(error))
+                continue
+            if isinstance(message, Observed):
+                found = message, tensors
+
+    def refuse(self, fault: str) -> None:
+        """Count one that cannot be used."""
+        self.refused += 1
+        self.fault = fault
+
+
+class Commands:
+    """PING, ESTOP and RESET of the policy's own wire, each answered once."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> None:
+        self._socket = _bound(context, zmq.ROUTER, endpoint, _KEPT_COMMANDS)
+        self.endpoint = _endpoint_of(self._socket)
+
+    def waiting(self) -> Iterator[tuple[bytes, Message]]:
+        """The next few that came, and from whom. What is no message is answered here."""
+        for _ in range(_COMMANDS_A_TICK):
+            try:
+                peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message, _ = decode(frames, 0)
+            except WireError as error:
+                self.answer(peer, Error(error.seq, error.code, False, str(error)[:256]))
+                continue
+            yield peer, message
+
+    def refuse(self, peer: bytes, message: Message) -> None:
+        """Say that a message is of no kind that is answered here."""
+        why = "a server in control mode answers PING, ESTOP and RESET."
+        self.answer(peer, Error(message.seq, ErrorCode.UNKNOWN_KIND, False, why))
+
+    def answer(self, peer: bytes, message: Message) -> None:
+        """To whoever is still there and reads."""
+        try:
+            self._socket.send_multipart([peer, *encode(message)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+
+
+def _bound(
+    context: "zmq.Context[zmq.Socket[bytes]]",
+    kind: int,
+    endpoint: str,
+    kept: int,
+    max_bytes: int = 0,
+) -> "zmq.Socket[bytes]":
+    bound = context.socket(kind)
+    bound.setsockopt(zmq.MAXMSGSIZE, max_bytes + MAX_HEADER_BYTES)
+    bound.setsockopt(zmq.LINGER, _LINGER_MS)
+    bound.setsockopt(zmq.SNDHWM, kept)
+    bound.setsockopt(zmq.RCVHWM, kept)
+    bound.setsockopt(zmq.IPV6, int("[" in endpoint))
+    try:
+        bound.bind(endpoint)
+    except zmq.ZMQError as error:
+        bound.close()
+        raise ServerError(
+            f"cannot listen at {endpoint}: {error.strerror}. Choose another port, or 0 for any."
+        ) from None
+    return bound
+
+
+def _endpoint_of(bound: "zmq.Socket[bytes]") -> str:
+    return bound.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")

@@ -1,0 +1,25 @@
+"""Coverage-guided fuzzing of `targets.py`, by atheris (pip install atheris; CPython up to 3.13).
+
+    python -m tests.deploy.fuzz.fuzz decode -max_total_time=600 tests/deploy/fuzz/corpus/decode
+
+The arguments after the target are libFuzzer's. New inputs that cover more come into the first
+folder; `-merge=1 SMALL BIG` keeps the fewest that cover as much. A crash writes its input.
+"""
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["loopdit.deploy", "msgspec"]):
+    from tests.deploy.fuzz.targets import TARGETS
+
+
+def main() -> None:
+    """Fuzz one target until libFuzzer is done."""
+    name = sys.argv.pop(1)
+    atheris.Setup(sys.argv, TARGETS[name])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Which rung a request gets, with times as numbers."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loopdit.deploy.serving.planner import (
+    PROBE,
+    WINDOW,
+    ChunkTime,
+    Latency,
+    Planner,
+    Rung,
+    ladder,
+)
+
+RUNGS = ladder((1, 2, 4), 8)
+MS = 1e-3
+
+
+def known(multiples: tuple[float, ...] = (1.0,), batch_share: float = 1.0) -> Latency:
+    """K ms for each K, and as much for each 8 steps; a batch of 4 as `batch_share` says."""
+    alone = {(k, 1): ChunkTime(k * MS, k * MS / 8) for k in (1, 2, 4)}
+    together = {
+        (k, 4): ChunkTime(4 * batch_share * t.fixed_s, 4 * batch_share * t.step_s)
+        for (k, _), t in alone.items()
+    }
+    return Latency({**alone, **together}, multiples)
+
+
+def planner(multiples: tuple[float, ...] = (1.0,), **options: float) -> Planner:
+    return Planner(RUNGS, known(multiples, **options), margin_s=0.0)
+
+
+def test_loops_are_given_up_before_steps():
+    pairs = [(rung.loops, rung.steps) for rung in RUNGS]
+    assert pairs == [(4, 8), (2, 8), (1, 8), (1, 4), (1, 2), (1, 1)]
+    assert ladder((3,), 8, halve_steps=False) == (Rung(3, 8),)
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "rung"),
+    [
+        (float("inf"), Rung(4, 8)),
+        (8.01, Rung(4, 8)),
+        (7.9, Rung(2, 8)),
+        (3.9, Rung(1, 8)),
+        (1.9, Rung(1, 4)),
+        (1.2, Rung(1, 1)),
+        (1.12, None),
+        (-5, None),
+    ],
+)
+def test_a_request_gets_the_deepest_rung_that_ends_in_time(left_ms: float, rung: Rung | None):
+    assert planner().choose(RUNGS, left_ms * MS) == rung
+
+
+def test_the_way_to_the_client_is_kept_free():
+    with_margin = Planner(RUNGS, known(), margin_s=1 * MS)
+    assert with_margin.choose(RUNGS, 8.5 * MS) == Rung(2, 8)
+    assert with_margin.choose(RUNGS, 9.1 * MS) == Rung(4, 8)
+
+
+def test_a_cold_call_changes_nothing_and_a_second_one_does():
+    plan = planner()
+    plan.observe(Rung(4, 8), 1, 5.0)
+    assert plan.relied_s(Rung(4, 8)) == pytest.approx(8 * MS)
+    plan.observe(Rung(4, 8), 1, 5.0)
+    assert plan.relied_s(Rung(4, 8)) == pytest.approx(5.0)
+    assert plan.typical_s(Rung(4, 8)) == pytest.approx(8 * MS)
+
+
+def test_what_slows_one_rung_is_expected_of_all():
+    plan = planner()
+    for _ in range(WINDOW):
+        plan.observe(Rung(4, 8), 1, 24 * MS)  # three times as long
+    assert plan.typical_s(Rung(1, 8)) == pytest.approx(6 * MS)
+    assert plan.choose(RUNGS, 8.1 * MS) == Rung(1, 8)
+    for _ in range(WINDOW):
+        plan.observe(Rung(1, 8), 1, 2 * MS)
+    assert plan.choose(RUNGS, 8.1 * MS) == Rung(4, 8)
+
+
+def test_when_nothing_can_be_relied_on_the_shallowest_is_run_while_it_is_likely_in_time():
+    plan = planner(multiples=(1.0, 1.0, 1.0, 50.0, 50.0))
+    assert plan.choose(RUNGS, 1.2 * MS) == Rung(1, 1)
+    assert plan.choose(RUNGS, 1.1 * MS) is None
+
+
+@settings(max_examples=20)
+@given(st.lists(st.floats(1.0, 100.0), min_size=WINDOW, max_size=2 * WINDOW))
+def test_what_is_relied_on_is_exceeded_once_in_the_window(multiples: list[float]):
+    plan = planner()
+    for multiple in multiples:
+        plan.observe(Rung(1, 8), 1, multiple * 2 * MS)
+    over = [m for m in multiples[-WINDOW:] if m * 2 * MS > plan.relied_s(Rung(1, 8)) * (1 + 1e-9)]
+    assert len(over) <= 1
+
+
+def test_one_of_twenty_that_are_refused_is_tried_and_counts_for_all():
+    plan = planner()
+    for _ in range(WINDOW):
+        plan.observe(Rung(1, 8), 1, 1.0)  # the machine is busy: 500 times as long
+    assert plan.choose(RUNGS, 10 * MS) is None
+    tried = 0
+    for _ in range(6 * PROBE):
+        if plan.choose(RUNGS, 10 * MS) is None:
+            plan.refused(1)
+        else:
+            tried += 1
+            plan.observe(Rung(1, 1), 1, 1.125 * MS)  # it is free again
+    assert 1 <= tried <= 6 * PROBE
+    assert plan.typical_s(Rung(1, 8)) == pytest.approx(2 * MS)
+    assert plan.choose(RUNGS, 10 * MS) is not None
+
+
+@pytest.mark.parametrize(
+    ("loops", "steps", "allowed"),
+    [
+        (0, 0, RUNGS),
+        (2, 0, (Rung(2, 8),)),
+        (1, 0, RUNGS[2:]),
+        (3, 0, (Rung(3, 8),)),
+        (0, 4, (Rung(4, 4), Rung(2, 4), Rung(1, 4))),
+        (4, 100, (Rung(4, 100),)),
+    ],
+)
+def test_what_a_request_says_is_kept(loops: int, steps: int, allowed: tuple[Rung, ...]):
+    assert planner().allowed(loops, steps) == allowed
+
+
+def test_steps_that_are_not_on_the_ladder_are_expected_to_take_their_share():
+    assert planner().typical_s(Rung(2, 80)) == pytest.approx(22 * MS)
+    plan = planner()
+    for _ in range(WINDOW):  # and say nothing: the first of them may compile something
+        plan.observe(Rung(2, 80), 1, 10.0)
+    assert plan.typical_s(Rung(2, 8)) == pytest.approx(4 * MS)
+
+
+def test_a_policy_that_was_not_measured_is_never_thought_late():
+    plan = Planner(RUNGS)
+    plan.observe(Rung(4, 8), 1, 10.0)
+    assert plan.choose(RUNGS, 0.0) == Rung(4, 8)
+    assert plan.least_s(RUNGS) == 0.0
+
+
+@pytest.mark.parametrize(("share", "batches"), [(0.5, (4,)), (0.95, ())])
+def test_only_batches_that_pay_are_taken(share: float, batches: tuple[int, ...]):
+    assert planner(batch_share=share).batches == batches

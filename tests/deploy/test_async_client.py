@@ -1,0 +1,121 @@
+"""The client in asyncio and in threads, and what importing it costs."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from tests.deploy.echo_policy import EchoPolicy, HeldPolicy, expected_actions, observation
+
+from loopdit.deploy.async_client import AsyncPolicyClient
+from loopdit.deploy.client import PolicyClient
+from loopdit.deploy.messages import WireError
+from loopdit.deploy.serving.server import PolicyServer
+
+ANY_PORT = "tcp://127.0.0.1:0"
+
+
+@pytest.fixture
+def echo() -> Iterator[PolicyServer]:
+    with PolicyServer(EchoPolicy(), ANY_PORT) as server:
+        yield server
+
+
+def test_several_clients_share_one_event_loop(echo: PolicyServer):
+    async def robot(offset: int) -> None:
+        async with await AsyncPolicyClient.connect(echo.endpoint) as policy:
+            assert policy.spec == EchoPolicy.spec
+            await policy.reset(seed=0)
+            for value in range(5):
+                reply = await policy.infer(observation(offset + value), seed=1)
+                expected = expected_actions(observation(offset + value), seed=1)
+                np.testing.assert_array_equal(reply.actions, expected)
+            assert (await policy.ping())["sessions"] >= 1
+
+    async def fleet() -> None:
+        await asyncio.gather(*(robot(10 * number) for number in range(5)))
+
+    asyncio.run(fleet())
+
+
+def test_the_event_loop_goes_on_while_a_chunk_is_awaited():
+    policy = HeldPolicy()
+
+    async def ticks(endpoint: str) -> int:
+        async with await AsyncPolicyClient.connect(endpoint) as client:
+            waiting = asyncio.ensure_future(client.infer(observation(1)))
+            count = 0
+            while not policy.began.acquire(blocking=False):
+                await asyncio.sleep(0.001)
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+                count += not waiting.done()
+            policy.let_go.release()
+            await waiting
+            return count
+
+    with PolicyServer(policy, ANY_PORT) as server:
+        assert asyncio.run(ticks(server.endpoint)) == 10
+
+
+def test_a_server_that_is_not_there_is_the_same_error_awaited():
+    async def connect() -> None:
+        await AsyncPolicyClient.connect("tcp://127.0.0.1:9", timeout_s=0.2)
+
+    with pytest.raises(WireError, match="is policy-serve running there"):
+        asyncio.run(connect())
+
+
+def test_threads_that_share_a_client_get_their_own_answers(echo: PolicyServer):
+    wrong: list[int] = []
+    with PolicyClient(echo.endpoint) as client:
+
+        def ask(number: int) -> None:
+            for value in range(20):
+                seen = observation(100 * number + value)
+                actions = client.infer(seen).actions
+                if not np.array_equal(actions, expected_actions(seen)):
+                    wrong.append(number)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def cpu_of_import(module: str) -> tuple[float, list[str]]:
+    """CPU seconds, the least of three, and the names of what was imported."""
+    code = (
+        "import sys, time, json\n"
+        f"began = time.process_time(); import {module}\n"
+        "print(json.dumps([time.process_time() - began, sorted(sys.modules)]))"
+    )
+    runs = [
+        json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True).stdout)
+        for _ in range(3)
+    ]
+    return min(run[0] for run in runs), runs[0][1]
+
+
+@pytest.mark.system
+def test_importing_the_client_costs_little_more_than_what_it_stands_on():
+    dependencies, _ = cpu_of_import("numpy, zmq, msgspec")
+    client, modules = cpu_of_import("loopdit.deploy.client")
+    assert client < dependencies + 0.05
+    heavy = {"torch", "asyncio", "hydra", "zarr", "websockets", "rich", "concurrent.futures"}
+    assert not heavy & set(modules)
+
+
+def test_asking_takes_five_lines(echo: PolicyServer):
+    began = time.monotonic()
+    with PolicyClient(echo.endpoint) as policy:
+        chunk = policy.infer(observation(1))
+    assert chunk.actions.shape == (5, 3)
+    assert time.monotonic() - began < 5

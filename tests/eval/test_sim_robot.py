@@ -1,0 +1,33 @@
+"""The shipped policy owns the loop of a simulated arm, at five times its own rate."""
+
+import re
+
+import pytest
+from tests.deploy.serving.serving_process import serving
+
+ANY_PORT = "tcp://127.0.0.1:0"
+
+
+@pytest.mark.system
+def test_a_simulated_arm_lifts_the_cube_under_control_at_50_hz_and_the_server_ends_with_it():
+    with serving(
+        *("mode=control", "control.env=lift", "control.episodes=2", f"address={ANY_PORT}"),
+        *(f"control.actions={ANY_PORT}", f"control.observations={ANY_PORT}"),
+    ) as server:
+        lines = [server.until("lift seed")[-1] for _ in range(2)]
+        status, errors = server.end()
+    assert status == 0, errors
+    for line in lines:
+        found = re.fullmatch(r"lift seed 90000[01]: success after (\d+\.\d+) s", line)
+        assert found, line
+        assert float(found[1]) < 6
+
+
+@pytest.mark.system
+def test_an_environment_that_is_not_there_ends_the_server():
+    with serving(
+        *("mode=control", "policy=zeros", "control.env=juggle", f"address={ANY_PORT}"),
+        *(f"control.actions={ANY_PORT}", f"control.observations={ANY_PORT}"),
+    ) as server:
+        _, errors = server.end()
+    assert "env=juggle is unknown" in errors
