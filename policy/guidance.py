@@ -10,8 +10,10 @@ the wanted chunk Y and how much of each action is wanted W:
 
 Here the model says X and not v, so that is what is changed: X' = A + (1 - tau) v', which is
 X + (1 - tau) gw g. So it goes around whatever predicts a chunk, an exported graph included, where
-it is `identity`; `full` needs the gradient, so torch. `identity` is the default: it costs nothing,
-and was reported to work better (real-time-chunking-kinetix, issue 4).
+it is `identity`; `full` needs the gradient, so torch. `identity` is the default because it costs no
+gradient. Which does better is a matter of the policy: on `stack` the full one did, 35 against 27
+of 40 (docs/experiments/2026-11-28-delay.md); for another simulator the opposite was reported
+(real-time-chunking-kinetix, issue 4).
 
 The pull is soft, also where W is 1: whoever plays the chunk must play what was committed, and not
 the chunk's own beginning.

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from loopdit.command import Command, option, run_command
 from loopdit.errors import ConfigError
 from loopdit.machine import machine_and_versions
-from loopdit.policy.graft.backbone import COGVIDEOX_2B, TINY, named_transformer
+from loopdit.policy.graft.backbone import COGVIDEOX_2B, TINY, keep_positions, named_transformer
 from loopdit.policy.graft.config import GraftConfig
 from loopdit.policy.graft.graft import Graft, graft
 from loopdit.policy.graft.memory import BF16, TrainingMemory, Work, training_memory
@@ -84,7 +84,9 @@ def run(config: BenchGraftConfig) -> None:
 
 def _grafted(config: BenchGraftConfig, options: GraftConfig, device: str, dtype: Any) -> Graft:
     with torch.device(device):
-        grafted = graft(named_transformer(config.size), options)
+        transformer = named_transformer(config.size)
+        keep_positions(transformer, (config.frames - 1) // 4 + 1, *_SIZES[config.size])
+        grafted = graft(transformer, options)
     for value in grafted.transformer.parameters():
         if dtype is not None and not value.requires_grad:
             value.data = value.data.to(dtype)

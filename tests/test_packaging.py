@@ -84,6 +84,7 @@ def test_whatever_is_imported_is_a_declared_dependency(extra: str, folders: set[
                 "tensorrt-rtx",
                 "fused-cuda",
                 "camera",
+                "transport",
             ),
         )
     )

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,11 @@ _GL_TIMEOUT_S = 120.0
 _SLEEP_S, _SLEEPS = 0.001, 200
 _LATE_S = 0.002  # a tenth of the control period of a quick arm, 20 ms
 _LEAST_FREE_BYTES = 2 * 2**30  # engines and unpacked bundles of a few policies
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_GOVERNORS = ("/sys/devices/system/cpu", "cpu[0-9]*/cpufreq/scaling_governor")
+_CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+# Read from user space, in tens of nanoseconds; any other is a system call, of about a microsecond
+# (man 7 vdso, and the kernel's timekeeping documentation). Each message reads it several times.
+_QUICK_SOURCES = ("tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter")
 
 
 def machine_findings(port: int) -> list[Finding]:
@@ -40,7 +44,8 @@ def machine_findings(port: int) -> list[Finding]:
         gpu_finding(cuda_driver()),
         port_finding(port),
         clock_finding(time.sleep),
-        cpu_finding(_GOVERNOR),
+        clock_source_finding(_CLOCK_SOURCE),
+        cpu_finding(sorted(Path(_GOVERNORS[0]).glob(_GOVERNORS[1]))),
         disk_finding(cache_folder("")),
     ]
 
@@ -104,7 +109,10 @@ def port_finding(port: int) -> Finding:
             probe.bind(("127.0.0.1", port))
             probe.listen()
         except OSError as error:
-            remedy = "End what uses it, or serve on another: policy-serve address=tcp://127.0.0.1:0 takes a free one."
+            remedy = (
+                "End what uses it, or serve on another: policy-serve address=tcp://127.0.0.1:0 "
+                "takes a free one."
+            )
             return Finding(check, BROKEN, f"cannot be listened on: {error.strerror}", remedy)
     return Finding(check, OK, "free")
 
@@ -126,22 +134,41 @@ def clock_finding(sleep: Callable[[float], None]) -> Finding:
     return Finding("clock", NOTE, said, remedy)
 
 
-def cpu_finding(governor: Path) -> Finding:
-    """Cores, load, the frequency governor, and the threads that back ends are given."""
+def clock_source_finding(source: Path) -> Finding:
+    """What the kernel's clock is read from."""
+    check = "clock source"
+    if not source.is_file():
+        return Finding(check, OK, "not told by this system")
+    chosen = source.read_text().strip()
+    if chosen in _QUICK_SOURCES:
+        return Finding(check, OK, chosen)
+    offered = source.with_name("available_clocksource")
+    names = offered.read_text().split() if offered.is_file() else []
+    quick = next((name for name in _QUICK_SOURCES if name in names), "")
+    remedy = (
+        f"Choose {quick}: echo {quick} | sudo tee {source}."
+        if quick
+        else "See the kernel's log for why (dmesg | grep -i clocksource)."
+    )
+    return Finding(check, NOTE, f"{chosen}, which is slow to read", remedy)
+
+
+def cpu_finding(governors: Sequence[Path]) -> Finding:
+    """Cores, load, the frequency governors, and the threads that back ends are given."""
     cores, load = usable_cores(), os.getloadavg()[0]
     said = f"{cores} cores, load {load:.1f}, {DEFAULT_THREADS} thread(s) for one inference"
     asked = os.environ.get("OMP_NUM_THREADS")
     if asked:
         said += f", OMP_NUM_THREADS={asked} (back ends set their own)"
     remedies: list[str] = []
-    if governor.is_file():
-        chosen = governor.read_text().strip()
-        said += f", governor {chosen}"
-        if chosen == "powersave":
-            remedies.append(
-                "The first inference after a pause is slow at a low frequency: "
-                "cpupower frequency-set -g performance."
-            )
+    chosen = sorted({governor.read_text().strip() for governor in governors})
+    if chosen:
+        said += f", governor {', '.join(chosen)}"
+    if "powersave" in chosen:
+        remedies.append(
+            "The first inference after a pause is slow at a low frequency: "
+            "cpupower frequency-set -g performance."
+        )
     if load > cores / 2:
         remedies.append("Latency here shows the other work, too; end it to measure.")
     return Finding("CPU", NOTE if remedies else OK, said, " ".join(remedies))

@@ -2,7 +2,7 @@
 
 There are no ONNX graphs in it. The parts of a small one do trace, and ONNX Runtime computes what
 torch does (tests/deploy/export/test_graft_graphs.py). But a graph has to carry the video model's
-weights, which a checkpoint leaves in their folder, and has no way to scale frames to the clip's size
+weights, which a checkpoint leaves in their folder, and cannot scale frames to the clip's size
 as the policy does; a back end that runs it elsewhere is still to be made.
 """
 

@@ -5,7 +5,6 @@ Knows no sockets and no HTTP headers but a status and a type: `http_door` has th
 
 import json
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from loopdit.deploy.messages import Pong
-from loopdit.deploy.operation.counts import Counts
-from loopdit.deploy.operation.live_view import LiveView
-from loopdit.deploy.operation.metrics import CONTENT_TYPE, metrics_text
+from loopdit.deploy.operation.metrics import CONTENT_TYPE, exposition, present
 from loopdit.deploy.operation.operator_link import OperatorLink
 from loopdit.deploy.operation.png import png
-from loopdit.deploy.operation.recorder import Recorder
+from loopdit.deploy.operation.watch import Watch
 from loopdit.errors import ServerError
 
 # An inference that runs for this long never ends, or is no use to a robot.
@@ -49,24 +46,11 @@ class _StopOrder(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Console:
-    """`running`: whether the server answers yet. `token` is in the page, and in each of its orders:
-    no other page can read it."""
+    """`token` is in the page, and in each of its orders: no other page can read it."""
 
-    def __init__(
-        self,
-        link: OperatorLink,
-        running: Callable[[], bool],
-        limited: Callable[[], int],
-        counts: Counts,
-        live: LiveView,
-        recorder: Recorder | None = None,
-    ) -> None:
+    def __init__(self, link: OperatorLink, watch: Watch) -> None:
         self._link = link
-        self._running = running
-        self._limited = limited
-        self._counts = counts
-        self._live = live
-        self._recorder = recorder
+        self._watch = watch
         self.token = secrets.token_urlsafe(32)
         self._templates = Environment(
             loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined
@@ -77,9 +61,8 @@ class Console:
         if path == "/healthz":
             return self._health()
         if path == "/metrics":
-            recorded = self._recorder and self._recorder.recorded
-            text = metrics_text(self._pong(), self._counts, self._limited(), recorded)
-            return Answer(200, CONTENT_TYPE, text)
+            found = [*present(self._pong(), self._watch.stopped), *self._watch.metrics()]
+            return Answer(200, CONTENT_TYPE, exposition(found))
         if path == "/":
             nonce = secrets.token_urlsafe(16)
             page = self._templates.get_template("live.html").render(token=self.token, nonce=nonce)
@@ -87,7 +70,7 @@ class Console:
         if path == "/live.json":
             return _json(200, self._present())
         if path.startswith(_CAMERA):
-            frame = self._live.frames.images.get(unquote(path.removeprefix(_CAMERA)))
+            frame = self._watch.frame(unquote(path.removeprefix(_CAMERA)))
             if frame is not None:
                 return Answer(200, _PNG, png(frame))
         return _json(404, {"error": "there is nothing at this path"})
@@ -107,7 +90,7 @@ class Console:
         return _json(200, {"pressed": ack.pressed, "reason": ack.reason})
 
     def _health(self) -> Answer:
-        if not self._running():
+        if not self._watch.running:
             return _json(503, {"status": "not ready", "why": "it warms up, or it has stopped"})
         pong = self._pong()
         if pong is None:
@@ -118,7 +101,7 @@ class Console:
         return _json(200, {"status": "ready", **facts})
 
     def _pong(self) -> Pong | None:
-        if not self._running():
+        if not self._watch.running:
             return None
         try:
             return self._link.ping()
@@ -126,15 +109,9 @@ class Console:
             return None
 
     def _present(self) -> dict[str, Any]:
-        pong, counts = self._pong(), self._counts
-        return {
-            "server": None if pong is None else msgspec.structs.asdict(pong),
-            "stop": {"pressed": counts.stop.pressed, "reason": counts.stop.reason},
-            "errors": dict(counts.errors),
-            "deadline_misses": counts.deadline_misses,
-            "recorded": None if self._recorder is None else vars(self._recorder.recorded),
-            **self._live.to_dict(),
-        }
+        pong = self._pong()
+        server = None if pong is None else msgspec.structs.asdict(pong)
+        return {"server": server, **self._watch.to_dict()}
 
 
 def _json(status: int, facts: Any) -> Answer:

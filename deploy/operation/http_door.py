@@ -49,6 +49,7 @@ class HttpDoor:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = _MOST_CONNECTIONS
     block_on_close = False
 
     def __init__(self, console: Console, host: str, port: int) -> None:
@@ -78,14 +79,13 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _SILENT_S
-    server: _Server
     server_version = f"loopdit/{__version__}"
     sys_version = ""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path in OPEN_PATHS or self._is_ours():
-            self._answer(self.server.console.get(path))
+            self._answer(self._console.get(path))
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -96,16 +96,21 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not self._is_ours():
             return
-        if not hmac.compare_digest(given.encode(), self.server.console.token.encode()):
+        if not hmac.compare_digest(given.encode(), self._console.token.encode()):
             self._refuse(403, f"an order needs the token of the live page, as {TOKEN_HEADER}.")
         elif not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             self._refuse(413, f"an order has a length, of at most {MAX_BODY_BYTES} bytes.")
         else:
             path = self.path.partition("?")[0]
-            self._answer(self.server.console.post(path, self.rfile.read(int(length))))
+            self._answer(self._console.post(path, self.rfile.read(int(length))))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: a page asks four times a second."""
+
+    @property
+    def _console(self) -> Console:
+        assert isinstance(self.server, _Server)
+        return self.server.console
 
     def _is_ours(self) -> bool:
         """Whether it is asked by a name that no other site can have, and by no other site's page;

@@ -1,7 +1,7 @@
 """A server's numbers in the text that Prometheus reads.
 
-The metrics are documented in docs/operation.md. What is counted is in `counts` and `recorder`; how
-it is at this moment comes from a PONG.
+They are documented in docs/operation.md. Nothing is counted here: how a server is at this moment
+comes from a PONG, what it did from `counts` and `recorder`, and in control mode from its STATUS.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,20 +18,15 @@ from prometheus_client.registry import Collector
 from loopdit.deploy.messages import Pong
 from loopdit.deploy.operation.counts import BOUNDS_US, Counts
 from loopdit.deploy.operation.recorder import Recorded
+from loopdit.deploy.robot.control.messages import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS = [*(f"{bound / 1e6:g}" for bound in BOUNDS_US), "+Inf"]
 
 
-def metrics_text(
-    pong: Pong | None, counts: Counts, limited: int, recorded: Recorded | None
-) -> bytes:
-    """All of them; pong is None while the server does not answer, `limited` its messages that were
-    over a client's rate."""
+def exposition(metrics: Iterable[Metric]) -> bytes:
+    """The text."""
     registry = CollectorRegistry(auto_describe=False)
-    metrics = [*_present(pong, counts), *_counted(counts, limited)]
-    if recorded is not None:
-        metrics += _recorded(recorded)
     registry.register(_Made(metrics))
     return generate_latest(registry)
 
@@ -46,10 +41,11 @@ class _Made(Collector):
         return self._metrics
 
 
-def _present(pong: Pong | None, counts: Counts) -> list[Metric]:
+def present(pong: Pong | None, stopped: bool) -> list[Metric]:
+    """How it is; pong is None while it does not answer."""
     made: list[Metric] = [
         _gauge("ready", "1: the policy is warm and the server answers.", pong is not None),
-        _gauge("emergency_stop", "1: it is pressed.", counts.stop.pressed),
+        _gauge("emergency_stop", "1: it is pressed.", stopped),
     ]
     if pong is not None:
         made += [
@@ -64,7 +60,8 @@ def _present(pong: Pong | None, counts: Counts) -> list[Metric]:
     return made
 
 
-def _counted(counts: Counts, limited: int) -> list[Metric]:
+def answered(counts: Counts, limited: int) -> list[Metric]:
+    """What was answered; `limited` messages were over a client's rate."""
     chunks = CounterMetricFamily("loopdit_chunks", "Chunks sent.", labels=["loops", "steps"])
     for (loops, steps), number in sorted(dict(counts.chunks).items()):
         chunks.add_metric([str(loops), str(steps)], number)
@@ -81,13 +78,38 @@ def _counted(counts: Counts, limited: int) -> list[Metric]:
     return [chunks, errors, missed, seconds, over]
 
 
-def _recorded(recorded: Recorded) -> list[Metric]:
+def recording(recorded: Recorded) -> list[Metric]:
+    """What was recorded."""
     return [
         _gauge("recording", "0: it has stopped, see the log.", recorded.going_on),
         _counter("recorded_steps", "Steps written to the store.", recorded.steps),
         _counter("recorded_episodes", "Episodes written to the store.", recorded.episodes),
         _counter("record_dropped", "Steps that were not recorded.", recorded.dropped),
     ]
+
+
+def controlled(status: Status) -> list[Metric]:
+    """How control is held; percentiles are of the last second."""
+    made = [
+        _counter("control_ticks", "Control periods.", status.ticks),
+        _counter("control_missed", "Control periods in which nothing was sent.", status.missed),
+        _gauge("control_rate_hz", "Actions a second.", status.rate_hz),
+        _counter("control_chunks", "Chunks computed.", status.chunks),
+        _gauge("control_loops", "K of the latest chunk.", status.loops),
+        _gauge("control_stopped", "1: nothing of the policy is sent.", bool(status.stopped_by)),
+        _labelled(
+            "safety_interventions", "Actions changed or stopped, by what.", "guard", status.acted
+        ),
+    ]
+    for name, said, found in (
+        ("control_late_seconds", "From due until sent.", status.late_us),
+        ("control_chunk_seconds", "From asked until there.", status.chunk_us),
+    ):
+        metric = GaugeMetricFamily(f"loopdit_{name}", said, labels=["quantile"])
+        for quantile, value_us in (("0.5", found.p50), ("0.99", found.p99), ("1", found.max)):
+            metric.add_metric([quantile], value_us / 1e6)
+        made.append(metric)
+    return made
 
 
 def _gauge(name: str, said: str, value: float) -> Metric:

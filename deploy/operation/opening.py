@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.clock import MonotonicClock
 from loopdit.deploy.operation.recorder import Recorded, Recorder
 from loopdit.deploy.serving.server import PolicyServer
+from loopdit.deploy.wire.dealer_link import DealerLink
+from loopdit.deploy.wire.link import Link
 from loopdit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loopdit.deploy.operation.watch import Watch
 
 MIB = 2**20
 
@@ -38,29 +46,66 @@ def watched(
             server.observe(recorder)
             say(f"records   {record}")
         if http_port:
-            # Imported here: who serves without it needs none of its packages.
-            try:
-                from loopdit.deploy.operation.console import Console
-            except ModuleNotFoundError as error:
-                raise ConfigError(
-                    f"http_port={http_port} needs {error.name}: pip install 'loopdit[serve]'"
-                ) from error
+            require_packages(http_port)
             from loopdit.deploy.operation.counts import Counts
-            from loopdit.deploy.operation.http_door import HttpDoor
             from loopdit.deploy.operation.live_view import LiveView
-            from loopdit.deploy.operation.operator_link import OperatorLink
+            from loopdit.deploy.operation.watch import ReplyWatch
 
             clock = MonotonicClock()
             counts, live = Counts(clock), LiveView(server.offer.spec, clock)
             server.observe(counts)
             server.observe(live)
-            link = parts.enter_context(closing(OperatorLink(server.connect())))
-            console = Console(
-                link, lambda: server.running, lambda: server.limited, counts, live, recorder
+            watch = ReplyWatch(server, counts, live, recorder)
+            parts.enter_context(_console(server.connect(), watch, host, http_port, say))
+        yield
+
+
+@contextmanager
+def watched_control(
+    commands: str,
+    actions: str,
+    spec: PolicySpec,
+    rate_hz: float,
+    say: Callable[[str], None],
+    http_port: int = 0,
+) -> Generator[None]:
+    """The same for control mode, whose loop takes commands and publishes actions at these
+    endpoints; always on the loopback address. Raises ConfigError, ServerError."""
+    if not http_port:
+        yield
+        return
+    require_packages(http_port)
+    from loopdit.deploy.operation.control_watch import ControlWatch
+
+    with closing(ControlWatch(actions, spec, rate_hz)) as watch:
+        link = DealerLink(commands, None, b"")
+        with _console(link, watch, "127.0.0.1", http_port, say):
+            yield
+
+
+def require_packages(http_port: int) -> None:
+    """Raise ConfigError where a package is missing that only the HTTP port needs."""
+    for package in ("jinja2", "prometheus_client"):
+        if find_spec(package) is None:
+            raise ConfigError(
+                f"http_port={http_port} needs {package}: pip install 'loopdit[serve]'"
             )
-            door = parts.enter_context(closing(HttpDoor(console, host, http_port)))
-            shown = f"[{host}]" if ":" in host else host
-            say(f"page      http://{shown}:{door.port}/")
+
+
+@contextmanager
+def _console(
+    link: Link, watch: "Watch", host: str, port: int, say: Callable[[str], None]
+) -> Generator[None]:
+    from loopdit.deploy.operation.console import Console
+    from loopdit.deploy.operation.http_door import HttpDoor
+    from loopdit.deploy.operation.operator_link import OperatorLink
+
+    with (
+        closing(OperatorLink(link)) as operator,
+        closing(HttpDoor(Console(operator, watch), host, port)) as door,
+    ):
+        shown = f"[{host}]" if ":" in host else host
+        say(f"page      http://{shown}:{door.port}/")
         yield
 
 

@@ -40,10 +40,12 @@ def run_control(
     control: ControlConfig,
     safety: SafetyConfig,
     say: Callable[[str], None],
+    beside: Callable[[str, str], contextlib.AbstractContextManager[None]] | None = None,
 ) -> None:
     """Control until SIGINT or SIGTERM, or until the simulated robot has played its episodes.
 
-    `policy` is warm. Raises ConfigError for what cannot be controlled so, ServerError for an
+    `policy` is warm. `beside`: what watches meanwhile, given the endpoints of commands and of
+    actions. Raises ConfigError for what cannot be controlled so, ServerError for an
     address that is taken.
     """
     clock = MonotonicClock()
@@ -67,8 +69,11 @@ def run_control(
     commands, actions, observations = loop.endpoints
     say(f"actions   {actions}, one each {period_s:g} s")
     say(f"observed  {observations}")
-    say(f"ready {commands}")
-    with _simulated_robot(control, actions, observations, offer.spec) as robot:
+    with (
+        beside(commands, actions) if beside else contextlib.nullcontext(),
+        _simulated_robot(control, actions, observations, offer.spec) as robot,
+    ):
+        say(f"ready {commands}")
         if robot is not None:
             threading.Thread(target=_stop_with, args=(robot, loop), daemon=True).start()
         loop.run()

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +19,7 @@ from loopdit.deploy.bundle.bundle import Bundle, default_bundle
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.doors.opening import LOOPBACK, open_doors
 from loopdit.deploy.operation import logs
-from loopdit.deploy.operation.opening import watched
+from loopdit.deploy.operation.opening import watched, watched_control
 from loopdit.deploy.operation.service_manager import READY, STOPPING, notify
 from loopdit.deploy.robot.control.config import ControlConfig
 from loopdit.deploy.robot.control_mode import run_control
@@ -134,7 +135,7 @@ class ServeConfig:
         else:
             require_effect(self, ("spec",), f"policy={ZEROS}")
         if self.mode == CONTROL:
-            replying = ("replicas", "batch", "http_port", "record")
+            replying = ("replicas", "batch", "record")
             require_effect(self, replying, f"mode={REPLY}")
         else:
             require_effect(self, ("control", "safety"), f"mode={CONTROL}")
@@ -201,7 +202,12 @@ def _control(config: ServeConfig, say: Callable[[str], None]) -> None:
     zeros = config.policy == ZEROS
     policy = ZerosPolicy(*spec_at(config.spec)) if zeros else warm_policy(options)
     offer = offer_of(policy, options.loops, options.steps)
-    run_control(policy, offer, config.address, config.control, config.safety, say)
+
+    def beside(commands: str, actions: str) -> AbstractContextManager[None]:
+        rate_hz = config.control.rate_hz
+        return watched_control(commands, actions, offer.spec, rate_hz, say, config.http_port)
+
+    run_control(policy, offer, config.address, config.control, config.safety, say, beside)
 
 
 def bundle_options(config: ServeConfig) -> BundleOptions:

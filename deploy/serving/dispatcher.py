@@ -295,7 +295,9 @@ class Dispatcher:
         first = outcomes[0]
         if isinstance(first, Inference) and GUIDE not in job.requests[0].observation:
             ran = Rung(max(o.loops for o in outcomes if isinstance(o, Inference)), first.steps)
-            job.offer.planner.observe(ran, len(outcomes), now - job.started_s)
+            compute_s = (first.encode_us + first.denoise_us) / 1e6
+            around_s = now - job.started_s - compute_s
+            job.offer.planner.observe(ran, len(outcomes), compute_s, around_s)
 
     def _answer(self, job: Job, request: Request, outcome: Outcome, ended_s: float) -> Reply:
         refusal = self._sessions.finished(request)

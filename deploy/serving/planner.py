@@ -7,8 +7,9 @@ and does better (docs/results.md, working points of `lift`: 50 against 49 of 50,
 
 How long an undisturbed chunk takes is known from before (`Latency`: the bundle's table, or the
 warm-up). What is measured while serving is kept as a multiple of that, the last WINDOW of them for
-all rungs together, since what slows a machine (heat, other programs) slows every rung. Their median
-says what is typical now, their second largest what to rely on: of n exchangeable values the next
+all rungs together, since what slows a machine (heat, other programs) slows every rung; and apart
+from it, in seconds, what passes around compute, which does not grow with it. Their median says what
+is typical now, their second largest what to rely on: of n exchangeable values the next
 one is at most the k-th smallest with probability k / (n + 1) (the coverage of an order statistic,
 on which split conformal prediction rests), here 198 / 200 = 0.99. So a single cold call changes
 nothing, whatever it took.
@@ -28,7 +29,6 @@ from dataclasses import dataclass, field
 
 WINDOW = 199
 PROBE = 20
-_MEDIAN, _RELIED_ON = WINDOW // 2, -2  # of the sorted window
 # From the end of compute until a client on this machine has the chunk.
 MARGIN_S = 0.001
 # A batch pays where a chunk of it takes at most this share of one alone. A core's time in a batch
@@ -81,6 +81,28 @@ def ladder(loops: Iterable[int], steps: int, halve_steps: bool = True) -> tuple[
     return tuple(rungs)
 
 
+class _Window:
+    """The last WINDOW values, whose order statistics are always known: sorting them anew for each
+    chunk would delay it by 40 us."""
+
+    def __init__(self, values: Iterable[float]) -> None:
+        self._values = deque(values)
+        self._sorted = sorted(self._values)
+
+    @property
+    def median(self) -> float:
+        return self._sorted[WINDOW // 2]
+
+    @property
+    def relied_on(self) -> float:
+        return self._sorted[-2]
+
+    def add(self, value: float) -> None:
+        del self._sorted[bisect_left(self._sorted, self._values.popleft())]
+        self._values.append(value)
+        insort(self._sorted, value)
+
+
 class Planner:
     """See the module. `rungs` is a ladder; what was not measured is taken to need no time."""
 
@@ -94,8 +116,8 @@ class Planner:
         self._allowed: dict[tuple[int, int], tuple[Rung, ...]] = {}  # by what a request says
         seen = latency.multiples or (1.0,)
         whole, rest = divmod(WINDOW, len(seen))
-        self._window = deque(seen * whole + seen[:rest])
-        self._sorted = sorted(self._window)
+        self._multiples = _Window(seen * whole + seen[:rest])
+        self._around = _Window((0.0,) * WINDOW)
         self.batches = self._paying_batches()
 
     def allowed(self, loops: int, steps: int) -> tuple[Rung, ...]:
@@ -109,11 +131,13 @@ class Planner:
 
     def typical_s(self, rung: Rung, batch: int = 1) -> float:
         """What half of the chunks, or batches, take at most."""
-        return self._sorted[_MEDIAN] * self._before(rung, batch)
+        before_s = self._before(rung, batch)
+        return before_s and self._around.median + self._multiples.median * before_s
 
     def relied_s(self, rung: Rung, batch: int = 1) -> float:
         """What 99 of 100 take at most."""
-        return self._sorted[_RELIED_ON] * self._before(rung, batch)
+        before_s = self._before(rung, batch)
+        return before_s and self._around.relied_on + self._multiples.relied_on * before_s
 
     def choose(self, rungs: Sequence[Rung], left_s: float) -> Rung | None:
         """The one to run of `rungs`, the deepest first, when its chunk is wanted in `left_s`; None
@@ -132,8 +156,9 @@ class Planner:
         """Whether a batch can be relied on to end in `left_s`."""
         return self._delivered(self.relied_s(rung, batch)) <= left_s
 
-    def observe(self, rung: Rung, batch: int, elapsed_s: float) -> None:
-        """Take notice of what a chunk or batch took, from the decision until it was there.
+    def observe(self, rung: Rung, batch: int, compute_s: float, around_s: float = 0.0) -> None:
+        """Take notice of what it took to compute a chunk or batch, and what passed besides from the
+        decision until it was there.
 
         Only of rungs of the ladder: the first call of another may compile something.
         """
@@ -141,7 +166,8 @@ class Planner:
         if before_s > 0 and rung in self.rungs:
             counts = PROBE if self._refused == PROBE else 1
             for _ in range(counts):
-                self._remember(elapsed_s / before_s)
+                self._multiples.add(compute_s / before_s)
+                self._around.add(around_s)
             self._refused = 0
 
     def refused(self, count: int) -> None:
@@ -163,13 +189,6 @@ class Planner:
     def _before(self, rung: Rung, batch: int) -> float:
         time = self._undisturbed.get((rung.loops, batch))
         return 0.0 if time is None else time.seconds(rung.steps)
-
-    def _remember(self, multiple: float) -> None:
-        # In place: sorting it anew for each chunk would delay the chunk by 40 us.
-        oldest = self._window.popleft()
-        del self._sorted[bisect_left(self._sorted, oldest)]
-        self._window.append(multiple)
-        insort(self._sorted, multiple)
 
     def _paying_batches(self) -> tuple[int, ...]:
         """Sizes above 1, ascending, at which every rung's batch pays."""

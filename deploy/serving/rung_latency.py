@@ -1,38 +1,52 @@
 """What a chunk takes at each rung, before any was served: from the bundle's table of this machine,
 or timed at the warm-up.
 
-Times are seconds. Rungs and batches are compared by the fastest of each, since what disturbs adds
-to a time and never takes from it; how much it adds is kept apart, for all of them together.
+Times are seconds, each by two clocks: on the wall, and where a chunk is computed by one core the
+time on that core, which other programs hardly change. Rungs and batches are compared by the fastest
+of each on the latter, since what disturbs adds to a time and never takes from it; how much longer
+they take on the wall is kept apart, for all of them together.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from loopdit.deploy.serving.planner import WINDOW, ChunkTime, Latency, Rung
 
-Times = Mapping[tuple[Rung, int], Sequence[float]]
+
+class Took(NamedTuple):
+    """Seconds of one call, on the wall and undisturbed."""
+
+    wall_s: float
+    own_s: float
+
+
+Times = Mapping[tuple[Rung, int], Sequence[Took]]
 BATCHES = (2, 4, 8)
 _REPETITIONS = 5
 _MEASURED_ON = ("cpu", "architecture", "cores", "gpu")  # what makes it the same machine
 
 
 def timed(
-    compute: Callable[[Rung, int], object], rungs: Iterable[Rung], batches: Iterable[int] = ()
-) -> dict[tuple[Rung, int], list[float]]:
-    """Seconds of `compute` at each rung, alone and in batches, after one call that is not timed.
-    They take turns, so that a disturbance falls on all alike."""
+    compute: Callable[[Rung, int], object],
+    rungs: Iterable[Rung],
+    batches: Iterable[int] = (),
+    own: Callable[[], float] = time.perf_counter,
+) -> dict[tuple[Rung, int], list[Took]]:
+    """What `compute` takes at each rung, alone and in batches, after one call that is not timed.
+    They take turns, so that a disturbance falls on all alike. own: the clock for comparing."""
     work = list(product(rungs, (1, *batches)))
     for rung, batch in work:
         compute(rung, batch)
-    times: dict[tuple[Rung, int], list[float]] = {each: [] for each in work}
+    times: dict[tuple[Rung, int], list[Took]] = {each: [] for each in work}
     for _ in range(_REPETITIONS):
         for rung, batch in work:
-            began = time.perf_counter()
+            began, own_began = time.perf_counter(), own()
             compute(rung, batch)
-            times[rung, batch].append(time.perf_counter() - began)
+            own_s = own() - own_began
+            times[rung, batch].append(Took(time.perf_counter() - began, own_s))
     return times
 
 
@@ -42,7 +56,7 @@ def latency_of(times: Times) -> Latency:
     A chunk is a fixed part and one for each step. They are told apart at the smallest K, and the
     other K, timed at one step count, are taken to divide alike.
     """
-    alone = {rung: min(found) for (rung, batch), found in times.items() if batch == 1}
+    alone = {rung: fastest(found) for (rung, batch), found in times.items() if batch == 1}
     least = min(rung.loops for rung in alone)
     share = _step_share({rung.steps: s for rung, s in alone.items() if rung.loops == least})
     undisturbed: dict[tuple[int, int], ChunkTime] = {}
@@ -50,18 +64,23 @@ def latency_of(times: Times) -> Latency:
         if (rung.loops, 1) not in undisturbed:  # the ladder has its most steps first
             undisturbed[rung.loops, 1] = _divided(seconds, rung.steps, share)
     multiples = [
-        second / undisturbed[rung.loops, 1].seconds(rung.steps)
+        took.wall_s / undisturbed[rung.loops, 1].seconds(rung.steps)
         for (rung, batch), found in times.items()
         if batch == 1
-        for second in found
+        for took in found
     ]
     multiples.remove(max(multiples))  # as one cold call changes nothing later
     for (rung, batch), found in times.items():
         if batch > 1 and (rung.loops, batch) not in undisturbed:
-            more = min(found) / min(times[rung, 1])
+            more = fastest(found) / fastest(times[rung, 1])
             one = undisturbed[rung.loops, 1]
             undisturbed[rung.loops, batch] = ChunkTime(one.fixed_s * more, one.step_s * more)
     return Latency(undisturbed, tuple(multiples))
+
+
+def fastest(found: Sequence[Took]) -> float:
+    """By the clock for comparing."""
+    return min(took.own_s for took in found)
 
 
 def recorded_latency(

@@ -5,7 +5,7 @@ or in a batch (to rounding).
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from loopdit.deploy.robot.guide import GUIDE, padded
 from loopdit.deploy.serving.planner import PAYS, UNMEASURED, Latency, Rung
 from loopdit.deploy.serving.rung_latency import (
     BATCHES,
+    fastest,
     latency_of,
     recorded_latency,
     timed,
@@ -145,7 +146,7 @@ class ServedBundle:
         sizes = [n for n in BATCHES if n <= most]
         if sizes and not self._pays(rungs[0], sizes[-1]):
             sizes = []
-        measured = latency_of(timed(self._run_blank, every, sizes))
+        measured = latency_of(timed(self._run_blank, every, sizes, self._own_clock))
         runs = {key: getattr(self.backend, key) for key in ("precision", "threads")}
         recorded = recorded_latency(
             self.bundle.manifest.latency,
@@ -158,8 +159,13 @@ class ServedBundle:
     def _pays(self, rung: Rung, batch: int) -> bool:
         """Whether it is worth preparing batches for: a back end that computes them one by one is
         told by its deepest rung."""
-        times = timed(self._run_blank, [rung], [batch])
-        return min(times[rung, batch]) < PAYS * batch * min(times[rung, 1])
+        times = timed(self._run_blank, [rung], [batch], self._own_clock)
+        return fastest(times[rung, batch]) < PAYS * batch * fastest(times[rung, 1])
+
+    @property
+    def _own_clock(self) -> Callable[[], float]:
+        alone = self.backend.device == "cpu" and self.backend.threads == 1
+        return time.process_time if alone else time.perf_counter
 
     def _run_blank(self, rung: Rung, batch: int) -> None:
         blank = {t.name: np.zeros(t.shape, t.dtype) for t in self.spec.observations}

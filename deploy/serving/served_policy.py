@@ -88,7 +88,8 @@ class ServedPolicy(Protocol):
         shapes have the policy's history in them. A policy of one task ignores the instruction;
         another raises ObservationError for one that it cannot understand.
 
-        The arrays are read-only views of the received message. Called from one thread at a time.
+        The arrays are read-only views of the received message, good until it is answered (they may
+        lie in the memory of a client on this machine). Called from one thread at a time.
         The same arguments give the same actions; `seed` is any non-negative integer.
         """
         ...

@@ -101,7 +101,7 @@ class Worker:
             began = time.monotonic()
             try:
                 policy.revive()
-            except LoopditError as error:
+            except (LoopditError, OSError) as error:  # OSError: no process can be started now
                 _LOG.warning("a replica does not start: %s Trying again in %g s.", error, wait_s)
                 self._stopping.wait(wait_s)
                 wait_s = min(2 * wait_s, _RETRY_MAX_S)

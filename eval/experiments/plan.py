@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from itertools import product
 from typing import Any, cast
 
+from loopdit.command import settings_of
 from loopdit.errors import ConfigError
 from loopdit.eval.experiments.experiment import Experiment, merged
 from loopdit.eval.experiments.studies.study import Study, study_named
@@ -77,27 +78,10 @@ def runs_of(
 
 def resolve(study: Study, wanted: Mapping[str, Any]) -> Any:
     """The study's options as its dataclass, `wanted` laid over their defaults."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     try:
-        schema = OmegaConf.structured(study.options)
-        _make_writable(schema)
-        return OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(dict(wanted))))
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        where = f" {error.full_key}" if error.full_key else ""
-        raise ConfigError(f"the options{where} of study {study.name}: {reason}.") from error
-
-
-def _make_writable(node: Any) -> None:
-    """Undo OmegaConf's reading of `frozen`: it would refuse the YAML's values too."""
-    from omegaconf import DictConfig, OmegaConf
-
-    OmegaConf.set_readonly(node, None)
-    for key in node:
-        if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
-            _make_writable(node[key])
+        return settings_of(study.options, wanted)
+    except ConfigError as error:
+        raise ConfigError(f"study {study.name}: {error}") from error
 
 
 def plain(options: Any) -> dict[str, Any]:

@@ -119,6 +119,21 @@ def load_scheduler(folder: str | Path) -> CogVideoXDDIMScheduler:
     return scheduler
 
 
+def keep_positions(
+    transformer: CogVideoXTransformer3DModel, frames: int, height: int, width: int
+) -> None:
+    """Keep the position embeddings of clips of this size, in latent frames and their pixels.
+
+    diffusers keeps those of the size that a model was made for, and makes those of any other anew
+    in each forward pass, on the host: slow, and nothing that a CUDA graph or a trace can hold.
+    """
+    patches: Any = transformer.patch_embed
+    pixels = (frames - 1) * int(patches.temporal_compression_ratio) + 1
+    kept = patches._get_positional_embeddings(height, width, pixels)
+    patches.sample_frames, patches.sample_height, patches.sample_width = pixels, height, width
+    patches.register_buffer("pos_embedding", kept.to(patches.pos_embedding), persistent=False)
+
+
 def transformer_digest(transformer: CogVideoXTransformer3DModel) -> str:
     """16 hex digits of its sizes and of the beginning of each parameter."""
     found = hashlib.sha256()

@@ -18,7 +18,7 @@ from loopdit.datasets.spec import PolicySpec, TensorSpec
 from loopdit.datasets.video.clips import fitted
 from loopdit.errors import ConfigError
 from loopdit.policy.encoders.vocabulary import INSTRUCTION
-from loopdit.policy.graft.backbone import Backbone, load_backbone
+from loopdit.policy.graft.backbone import Backbone, keep_positions, load_backbone
 from loopdit.policy.graft.decoders.decoder import DEFAULT_STEPS, make_decoder
 from loopdit.policy.graft.decoders.head import Head
 from loopdit.policy.graft.features import Features
@@ -73,6 +73,8 @@ class GraftPolicy(nn.Module):
             else learned_text(len(tasks), words, width)
         )
         hidden = int(sizes["num_attention_heads"]) * int(sizes["attention_head_dim"])
+        frames, _, height, width = self.latent_shape
+        keep_positions(transformer, frames, height, width)
         self.graft = graft(transformer, config.graft)
         apart = config.graft.keeps_robots_apart
         self.decoder = make_decoder(

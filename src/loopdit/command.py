@@ -13,7 +13,7 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from tempfile import TemporaryDirectory
@@ -113,6 +113,23 @@ def run_command(command: Command, config: type[T], run: Callable[[T], object]) -
         if not _nobody_reads():
             raise
         sys.exit(141)  # what a shell says of a program that SIGPIPE ended
+
+
+def settings_of(config: type[T], wanted: Mapping[str, Any]) -> T:
+    """`config` with `wanted`, options in nested mappings, laid over its defaults.
+
+    Raises ConfigError for an option that there is not, or a value that it cannot have.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    schema = OmegaConf.structured(config)
+    _make_writable(schema)
+    try:
+        return cast(T, _to_settings(OmegaConf.merge(schema, OmegaConf.create(dict(wanted)))))
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"{where}{_first_line(error)}.") from error
 
 
 def _nobody_reads() -> bool:

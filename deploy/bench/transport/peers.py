@@ -44,7 +44,7 @@ class Peer(Protocol):
     def connect(
         self, folder: Path, address: str, until: ExitStack
     ) -> Callable[[Observation], np.ndarray]:
-        """A function that makes one round trip and returns the chunk; `until` ends what it opened."""
+        """A function that makes one round trip and returns the chunk; `until` closes the rest."""
         ...
 
 

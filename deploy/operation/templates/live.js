@@ -129,38 +129,72 @@ function showCameras(state) {
   });
 }
 
-function show(state) {
-  const server = state.server, stop = state.stop;
-  const line = !server ? "Not ready: the policy warms up, or the server has stopped."
-    : stop.pressed ? `STOPPED: ${stop.reason}` : server.busy_us > 0 ? "Ready, computing" : "Ready";
-  say("state", line);
-  at("state").className = !server || stop.pressed ? "bad" : "good";
-  at("stop").hidden = stop.pressed;
-  at("release").hidden = !stop.pressed;
-  const chunks = state.chunks;
-  const totals = chunks.map(c => c.us.reduce((a, b) => a + b, 0) / 1e3).sort((a, b) => a - b);
-  say("misses", String(state.deadline_misses));
-  if (server) {
-    say("model", `policy ${server.model_id}, up ${Math.round(server.uptime_us / 1e6)} s`);
-    for (const name of ["answered", "refused", "sessions", "queued"]) say(name, String(server[name]));
+function tiles(rows) {
+  const box = at("tiles");
+  if (box.childElementCount !== rows.length) {
+    box.replaceChildren(...rows.map(() => {
+      const tile = document.createElement("div");
+      tile.className = "tile";
+      tile.append(document.createElement("b"), document.createElement("span"));
+      return tile;
+    }));
   }
-  const errors = Object.entries(state.errors).map(([code, count]) => `${code} ${count}`).join(", ");
+  rows.forEach(([label, value], i) => {
+    const [shown, said] = box.children[i].children;
+    shown.textContent = value === null || value === undefined ? "–" : String(value);
+    said.textContent = label;
+  });
+}
+
+const listed = counts => Object.entries(counts).map(([name, count]) => `${name} ${count}`).join(", ");
+
+function showControl(control, state) {
+  const acted = listed(control.acted);
+  tiles([["actions a second", number(control.rate_hz)],
+    ["ms late, p99", number(control.late_us.p99 / 1e3)],
+    ["periods missed", control.missed], ["loops K, last chunk", control.loops],
+    ["ms for a chunk, p50", number(control.chunk_us.p50 / 1e3)],
+    ["chunks", control.chunks]]);
+  say("errors", acted ? `Safety acted: ${acted}` : "Safety has not acted.");
+  say("shown", "What was sent to the robot in the last seconds.");
+  say("followed", state.silent_s === null || state.silent_s > 2 ? "Nothing is sent." : "The server owns the loop.");
+}
+
+function showReplies(state) {
+  const server = state.server ?? {}, chunks = state.chunks;
+  const totals = chunks.map(c => c.us.reduce((a, b) => a + b, 0) / 1e3).sort((a, b) => a - b);
+  const of = share => totals.length ? number(quantile(totals, share)) : null;
+  tiles([["loops K, last chunk", chunks.length ? chunks[chunks.length - 1].loops : null],
+    ["ms in the server, p50", of(0.5)], ["ms in the server, p99", of(0.99)],
+    ["deadline misses", state.deadline_misses], ["chunks", server.answered],
+    ["refused", server.refused], ["sessions", server.sessions], ["waiting", server.queued]]);
+  const errors = listed(state.errors), kept = state.recorded;
   say("errors", errors ? `Refused: ${errors}` : "");
-  const kept = state.recorded;
   say("recorded", kept ? `${kept.going_on ? "Recording" : "Recording has stopped, see the log"}: `
     + `${kept.steps} steps in ${kept.episodes} episodes written, ${kept.dropped} steps dropped` : "");
   if (!chunks.length) return;
-  say("loops", String(chunks[chunks.length - 1].loops));
-  say("p50", number(quantile(totals, 0.5)));
-  say("p99", number(quantile(totals, 0.99)));
   say("followed", state.silent_s === null ? `Session ${state.session} has ended.`
-    : state.silent_s > 2 ? `Session ${state.session} has been silent for ${Math.round(state.silent_s)} s.`
+    : state.silent_s > 2 ? `Session ${state.session}, no chunk for ${Math.round(state.silent_s)} s.`
     : `Session ${state.session}`);
   showCameras(state);
-  drawTraces(state);
   drawLoops(chunks);
   drawTimes(totals);
   drawParts(chunks);
+}
+
+function show(state) {
+  const server = state.server, stop = state.stop, stopped = stop.pressed || stop.reason;
+  say("state", !server ? "Not ready: the policy warms up, or the server has stopped."
+    : stopped ? `STOPPED: ${stop.reason}` : server.busy_us > 0 ? "Ready, computing" : "Ready");
+  at("state").className = !server || stopped ? "bad" : "good";
+  at("stop").hidden = stop.pressed;
+  at("release").hidden = !stop.pressed;
+  if (server) say("model", `policy ${server.model_id}, up ${Math.round(server.uptime_us / 1e6)} s`);
+  at("seen").hidden = !state.cameras.length;
+  at("made").hidden = !state.chunks.length;
+  if (state.control) showControl(state.control, state);
+  else showReplies(state);
+  drawTraces(state);
 }
 
 function lost(text) {

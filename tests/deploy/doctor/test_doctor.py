@@ -18,6 +18,7 @@ from loopdit.deploy.doctor.command import DoctorConfig, findings_table
 from loopdit.deploy.doctor.finding import BROKEN, NOTE, OK, Finding
 from loopdit.deploy.doctor.machine import (
     clock_finding,
+    clock_source_finding,
     cpu_finding,
     disk_finding,
     gpu_finding,
@@ -68,14 +69,29 @@ def test_a_late_wake_up_is_noted():
     assert "chrt" in late.remedy
 
 
-def test_a_governor_that_saves_power_is_noted(tmp_path: Path):
-    governor = tmp_path / "scaling_governor"
-    governor.write_text("powersave\n")
-    found = cpu_finding(governor)
+def test_a_governor_that_saves_power_on_any_core_is_noted(tmp_path: Path):
+    governors = [tmp_path / name for name in ("cpu0", "cpu1")]
+    for governor, chosen in zip(governors, ("performance\n", "powersave\n"), strict=True):
+        governor.write_text(chosen)
+    found = cpu_finding(governors)
     assert found.state == NOTE
-    assert "governor powersave" in found.said
+    assert "governor performance, powersave" in found.said
     assert "frequency-set -g performance" in found.remedy
-    assert "governor" not in cpu_finding(tmp_path / "none").said
+    assert "frequency-set" not in cpu_finding(governors[:1]).remedy
+    assert "governor" not in cpu_finding([]).said
+
+
+def test_a_clock_that_is_slow_to_read_is_noted_with_a_quick_one_that_there_is(tmp_path: Path):
+    source = tmp_path / "current_clocksource"
+    assert clock_source_finding(source).state == OK
+    source.write_text("tsc\n")
+    assert clock_source_finding(source) == Finding("clock source", OK, "tsc")
+    source.write_text("hpet\n")
+    assert "dmesg" in clock_source_finding(source).remedy
+    (tmp_path / "available_clocksource").write_text("hpet kvm-clock acpi_pm\n")
+    found = clock_source_finding(source)
+    assert (found.state, found.said) == (NOTE, "hpet, which is slow to read")
+    assert f"echo kvm-clock | sudo tee {source}" in found.remedy
 
 
 def test_room_is_looked_for_where_the_cache_will_be(tmp_path: Path):

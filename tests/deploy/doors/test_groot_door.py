@@ -60,7 +60,13 @@ class GrootClient:
         return self.raw(msgspec.msgpack.encode(request))
 
     def raw(self, message: bytes) -> Any:
+        self.ask(message)
+        return self.answer()
+
+    def ask(self, message: bytes) -> None:
         self._socket.send(message)
+
+    def answer(self) -> Any:
         return msgspec.msgpack.decode(self._socket.recv())
 
     def close(self) -> None:
@@ -183,13 +189,11 @@ def test_two_robots_at_once_are_refused_in_words():
 def test_a_ping_is_answered_while_the_policy_computes():
     policy = HeldPolicy()
     with door_to(policy) as door, client_of(door) as busy, client_of(door) as other:
-        busy._socket.send(
-            msgspec.msgpack.encode({"endpoint": "get_action", "data": nested(1, NPY)})
-        )
+        busy.ask(msgspec.msgpack.encode({"endpoint": "get_action", "data": nested(1, NPY)}))
         assert policy.began.acquire(timeout=10)
         assert other.call("ping")["status"] == "ok"
         policy.let_go.release()
-        answer, _ = msgspec.msgpack.decode(busy._socket.recv())
+        answer, _ = busy.answer()
         np.testing.assert_array_equal(
             array_in(answer["action"])[0], expected_actions(observation(1))
         )

@@ -6,9 +6,11 @@ The arguments after the target are libFuzzer's. New inputs that cover more come 
 folder; `-merge=1 SMALL BIG` keeps the fewest that cover as much. A crash writes its input.
 """
 
+import importlib
 import sys
+from typing import Any
 
-import atheris
+atheris: Any = importlib.import_module("atheris")  # no dependency: who fuzzes installs it
 
 with atheris.instrument_imports(include=["loopdit.deploy", "msgspec"]):
     from tests.deploy.fuzz.targets import TARGETS

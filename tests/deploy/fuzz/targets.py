@@ -10,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tests.deploy.echo_policy import SPEC, EchoPolicy, observation
+from tests.deploy.echo_policy import EchoPolicy, observation
 
+from loopdit.datasets.spec import Observation
 from loopdit.deploy.doors import groot_codec, msgpack_numpy
-from loopdit.deploy.messages import Chunk, Error, Hello, Obs, Welcome, WireError
+from loopdit.deploy.messages import Chunk, Error, Hello, Message, Obs, Welcome, WireError
 from loopdit.deploy.protocol import decode, encode, sequence_number
 from loopdit.deploy.serving.dispatcher import Dispatcher
 from loopdit.deploy.serving.offer import offer_of
+from loopdit.deploy.serving.served_policy import Inference
 from loopdit.deploy.wire import lane_datagram
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -83,7 +85,7 @@ def fuzz_dispatcher(data: bytes) -> None:
             encode(reply.message, reply.tensors)
         while (job := dispatcher.next_job()) is not None:
             dispatcher.finish(job, [_compute(r.observation) for r in job.requests], 0.0)
-    if _stopped(dispatcher, good):  # an emergency stop is anybody's to press
+    if _stopped(dispatcher):  # an emergency stop is anybody's to press
         return
     (welcome,) = _say(dispatcher, good, Hello(1, 1, 1, 2**62 + 12345))
     assert isinstance(welcome, Welcome)
@@ -115,16 +117,19 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-def _compute(seen: dict[str, np.ndarray]):
+def _compute(seen: Observation) -> Inference:
     return EchoPolicy().infer(seen, seed=0, loops=2, steps=10)
 
 
-def _say(dispatcher, peer, message, tensors=None):
+def _say(
+    dispatcher: Dispatcher, peer: bytes, message: Message, tensors: Observation | None = None
+) -> list[Message]:
     frames = [bytes(frame) for frame in encode(message, tensors)]
     return [reply.message for reply in dispatcher.receive(peer, frames)]
 
 
-def _stopped(dispatcher, peer) -> bool:
+def _stopped(dispatcher: Dispatcher) -> bool:
+    """Whether the emergency stop is pressed, or the table of sessions is full."""
     answers = _say(dispatcher, b"asker", Hello(1, 1, 1, 7))
     if not answers or not isinstance(answers[0], Welcome):
         return isinstance(answers[0], Error) and answers[0].code == "OVERLOAD"
@@ -143,6 +148,3 @@ def _require_plain(tree: object) -> None:
     elif isinstance(tree, list):
         for value in tree:
             _require_plain(value)
-
-
-assert SPEC.observations  # the echo policy's, which `observation` makes

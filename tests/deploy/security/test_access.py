@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_client_whose_key_is_known_is_served(keyring: Keyring, shared_memory: 
 
 def test_everybody_else_is_told_within_a_second(keyring: Keyring, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
-    wrong = [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({}, "wants to see a key"),
         ({"keys": keyring.stranger, "server_key": keyring.server}, "does not know this client"),
         ({"keys": keyring.robot, "server_key": keyring.stranger_public}, "is not its key"),

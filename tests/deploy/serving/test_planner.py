@@ -81,6 +81,14 @@ def test_what_slows_one_rung_is_expected_of_all():
     assert plan.choose(RUNGS, 8.1 * MS) == Rung(4, 8)
 
 
+def test_what_passes_around_compute_does_not_grow_with_it():
+    plan = planner()
+    for _ in range(WINDOW):
+        plan.observe(Rung(1, 1), 1, 1.125 * MS, around_s=1 * MS)
+    assert plan.typical_s(Rung(1, 1)) == pytest.approx(2.125 * MS)
+    assert plan.typical_s(Rung(4, 8)) == pytest.approx(9 * MS)
+
+
 def test_when_nothing_can_be_relied_on_the_shallowest_is_run_while_it_is_likely_in_time():
     plan = planner(multiples=(1.0, 1.0, 1.0, 50.0, 50.0))
     assert plan.choose(RUNGS, 1.2 * MS) == Rung(1, 1)

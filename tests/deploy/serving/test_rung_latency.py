@@ -3,6 +3,7 @@ import pytest
 from loopdit.deploy.bundle.bundle import Bundle, default_bundle
 from loopdit.deploy.serving.planner import WINDOW, ChunkTime, Latency, Planner, Rung, ladder
 from loopdit.deploy.serving.rung_latency import (
+    Took,
     latency_of,
     recorded_latency,
     timed,
@@ -18,6 +19,10 @@ def row(loops: int, steps: int, fastest: float, **more: float | None) -> dict[st
     parts = {"encode_min_ms": None, "denoise_min_ms": None, **more}
     times = {"min_ms": fastest, "p50_ms": 1.5 * fastest, "p99_ms": 6 * fastest}
     return {**RUNS, "loops": loops, "steps": steps, "batch": 1, **times, **parts}
+
+
+def took(*seconds: float) -> list[Took]:
+    return [Took(s, s) for s in seconds]
 
 
 def table(*rows: dict[str, object]) -> dict[str, object]:
@@ -36,24 +41,34 @@ def test_a_chunk_is_divided_into_what_is_done_once_and_for_each_step():
     def seconds(rung: Rung) -> float:
         return rung.loops * (0.010 + 0.005 * rung.steps)
 
-    latency = latency_of({(rung, 1): [seconds(rung), 1.1 * seconds(rung)] for rung in RUNGS})
+    latency = latency_of({(r, 1): took(seconds(r), 1.1 * seconds(r)) for r in RUNGS})
     for rung in (*RUNGS, Rung(2, 1), Rung(1, 100)):
         expected = seconds(rung)
         assert latency.undisturbed[rung.loops, 1].seconds(rung.steps) == pytest.approx(expected)
 
 
 def test_a_single_slow_call_at_the_warm_up_changes_nothing():
-    times = {(rung, 1): [0.010, 0.011, 0.012] for rung in RUNGS}
-    slow = {**times, (RUNGS[0], 1): [0.010, 0.011, 30.0]}
+    times = {(rung, 1): took(0.010, 0.011, 0.012) for rung in RUNGS}
+    slow = {**times, (RUNGS[0], 1): took(0.010, 0.011, 30.0)}
     assert Planner(RUNGS, latency_of(slow)).relied_s(RUNGS[0]) == pytest.approx(0.012)
 
 
 def test_a_batch_is_compared_by_the_fastest_of_each():
     times = {
-        **{(rung, 1): [0.010, 0.100] for rung in RUNGS},
-        **{(rung, 4): [0.900, 0.020] for rung in RUNGS},
+        **{(rung, 1): took(0.010, 0.100) for rung in RUNGS},
+        **{(rung, 4): took(0.900, 0.020) for rung in RUNGS},
     }
     assert Planner(RUNGS, latency_of(times)).batches == (4,)
+
+
+def test_what_disturbs_on_the_wall_changes_no_comparison_but_what_is_relied_on():
+    busy = {
+        **{(rung, 1): [Took(0.010, 0.010), Took(0.050, 0.010)] for rung in RUNGS},
+        **{(rung, 4): [Took(0.900, 0.020)] for rung in RUNGS},
+    }
+    plan = Planner(RUNGS, latency_of(busy))
+    assert plan.batches == (4,)
+    assert plan.relied_s(RUNGS[0]) == pytest.approx(0.050)
 
 
 def test_a_table_of_this_machine_says_what_is_typical_and_what_to_rely_on():

@@ -11,7 +11,7 @@ from loopdit.datasets.spec import PROPRIO
 from loopdit.errors import CheckpointError, ConfigError
 from loopdit.policy.checkpoint import CheckpointContent, load_checkpoint, write_checkpoint
 from loopdit.policy.encoders.vocabulary import INSTRUCTION
-from loopdit.policy.graft.backbone import load_backbone
+from loopdit.policy.graft.backbone import keep_positions, load_backbone
 from loopdit.policy.graft.checkpoint import graft_content, load_graft_checkpoint, new_policy
 from loopdit.policy.graft.graft_policy import GraftPolicy
 
@@ -70,6 +70,17 @@ def test_a_policy_sees_its_clip_and_not_what_else_is_observed():
     other = _observation() | {PROPRIO: torch.ones(2, 9, 3)}
     assert torch.equal(policy.act(other, noise, 2, 2), _acted(policy))
     assert not torch.equal(policy.act(_observation(1), noise, 2, 2), _acted(policy))
+
+
+def test_positions_that_are_kept_are_those_that_diffusers_would_make_each_time():
+    latents, text = torch.randn(1, 2, 16, 4, 6), torch.randn(1, 8, 24)
+    transformer = load_backbone("tiny").transformer
+    with torch.no_grad():
+        before = transformer(latents, text, torch.tensor([9]), return_dict=False)[0]
+        keep_positions(transformer, 2, 4, 6)
+        after = transformer(latents, text, torch.tensor([9]), return_dict=False)[0]
+    assert torch.equal(after, before)
+    assert transformer.patch_embed.pos_embedding.shape == (1, 8 + 2 * 2 * 3, 48)
 
 
 def test_a_policy_is_given_as_many_frames_as_its_clip_has():

@@ -1,0 +1,120 @@
+"""What a console shows of control mode: what the loop publishes, heard as any robot hears it.
+
+A thread of its own subscribes to ACTION and STATUS, so the loop does not know that it is watched.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import zmq
+from prometheus_client.core import Metric
+
+from loopdit.datasets.spec import PolicySpec
+from loopdit.deploy.messages import WireError
+from loopdit.deploy.operation import metrics
+from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Status
+from loopdit.deploy.robot.safety.safety_filter import EMERGENCY_STOP, WATCHDOG
+
+_SHOWN_S = 4.0  # of actions
+_LOOK_MS = 100
+_MAX_BYTES = 1 << 16
+_WHY = {
+    EMERGENCY_STOP: "the emergency stop is pressed",
+    WATCHDOG: "the watchdog, no fresh action came; a RESET lets it go on",
+}
+
+
+class ControlWatch:
+    """A `Watch`, from here until `close`. `actions` is the endpoint where they are published."""
+
+    def __init__(self, actions: str, spec: PolicySpec, rate_hz: float) -> None:
+        self._spec = spec
+        self._rate_hz = rate_hz
+        self._actions: deque[np.ndarray] = deque(maxlen=max(2, round(_SHOWN_S * rate_hz)))
+        self._source, self._heard_s = "", -1.0
+        self._status: Status | None = None
+        self._closing = False
+        self._thread = threading.Thread(
+            target=self._listen, args=(actions,), name="control-watch", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """The loop is begun before it is watched."""
+        return True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the emergency stop is pressed."""
+        return self._source == EMERGENCY_STOP
+
+    def metrics(self) -> Sequence[Metric]:
+        """Of the last STATUS."""
+        return [] if self._status is None else metrics.controlled(self._status)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `live.js` shows, in plain JSON types."""
+        action = self._spec.action
+        names = action.labels or tuple(str(i) for i in range(action.shape[0]))
+        units = action.units or ("",) * len(names)
+        played = np.array(self._actions.copy(), float)
+        trace = {
+            "age_s": len(played) / self._rate_hz,
+            "actions": np.round(played, 5).tolist(),
+        }
+        status = self._status
+        return {
+            "stop": {"pressed": self.stopped, "reason": _WHY.get(self._source, "")},
+            "errors": {},
+            "recorded": None,
+            "control": None if status is None else msgspec.to_builtins(_named(status)),
+            "cameras": [],
+            "frames": 0,
+            "actions": [
+                {"label": name, "unit": unit} for name, unit in zip(names, units, strict=True)
+            ],
+            "period_s": 1 / self._rate_hz,
+            "silent_s": round(time.monotonic() - self._heard_s, 2) if self._heard_s > 0 else None,
+            "session": "",
+            "chunks": [],
+            "traces": [trace] if len(played) else [],
+        }
+
+    def frame(self, camera: str) -> np.ndarray | None:
+        """None: frames go to the loop alone."""
+        return None
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._closing = True
+        self._thread.join()
+
+    def _listen(self, endpoint: str) -> None:
+        with zmq.Context() as context, context.socket(zmq.SUB) as heard:
+            heard.setsockopt(zmq.LINGER, 0)
+            heard.setsockopt(zmq.IPV6, int("[" in endpoint))
+            heard.subscribe(b"")
+            heard.connect(endpoint)
+            while not self._closing:
+                if not heard.poll(_LOOK_MS):
+                    continue
+                try:
+                    message, tensors = CONTROL_WIRE.decode(heard.recv_multipart(), _MAX_BYTES)
+                except WireError:  # of a newer version: what is not understood is not shown
+                    continue
+                if isinstance(message, Action):
+                    self._actions.append(tensors["action"].copy())
+                    self._source, self._heard_s = message.source, time.monotonic()
+                elif isinstance(message, Status):
+                    self._status = message
+
+
+def _named(status: Status) -> dict[str, Any]:
+    found = msgspec.structs.asdict(status)
+    return found | {name: msgspec.structs.asdict(found[name]) for name in ("late_us", "chunk_us")}
