@@ -12,6 +12,9 @@ Where no OpenGL renders, `raycast` does without, slowly; `choose_renderer` says 
 import os
 import subprocess
 import sys
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 
 from loopdit.errors import ConfigError, RenderingError
 
@@ -63,12 +66,22 @@ def choose_renderer(wanted: str = "auto") -> str:
     return RAY_CAST if wanted == "ray" else backend
 
 
+def _load_triton() -> None:
+    """Before OpenGL, where it is installed. PyOpenGL makes the names of Mesa's LLVM global, and
+    triton, which brings an LLVM of its own, crashes the process if it is loaded after that (triton
+    3.7.1 with Mesa's software renderer). torch and diffusers load it by themselves."""
+    if find_spec("triton") is not None:
+        with suppress(ImportError):
+            import_module("triton")
+
+
 def choose_gl() -> str:
     """Set MUJOCO_GL to a back end that renders, and return its name.
 
     A MUJOCO_GL that is already set is tried and used alone. Raises RenderingError naming the
     packages to install when none renders.
     """
+    _load_triton()
     wanted = os.environ.get("MUJOCO_GL")
     if not wanted and "mujoco" in sys.modules:
         return _of_imported_mujoco()

@@ -8,7 +8,9 @@ the page may be framed by none. There is no encryption, so it listens where the 
 
 import hmac
 import ipaddress
+import logging
 import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,6 +19,7 @@ from loopdit import __version__
 from loopdit.deploy.operation.console import MAX_BODY_BYTES, OPEN_PATHS, Answer, Console
 from loopdit.errors import ServerError
 
+_LOG = logging.getLogger(__name__)
 TOKEN_HEADER = "X-Loopdit-Token"
 _MOST_CONNECTIONS = 32
 _SILENT_S = 10.0  # a connection that says nothing for so long is closed
@@ -73,7 +76,10 @@ class _Server(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is nothing to tell."""
+        """Log it, unless it is only a browser that went away."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, (ConnectionError, TimeoutError)):
+            _LOG.error("an HTTP request failed", exc_info=error)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -116,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Whether it is asked by a name that no other site can have, and by no other site's page;
         else it is refused."""
         host = self.headers.get("Host", "")
-        if not _cannot_be_a_site(host):
+        if not cannot_be_a_site(host):
             self._refuse(403, "ask by the address of this machine, not by a name.")
             return False
         origin = self.headers.get("Origin")
@@ -150,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
 
-def _cannot_be_a_site(host: str) -> bool:
+def cannot_be_a_site(host: str) -> bool:
     """Whether a Host header names this machine in a way that no foreign name server can answer."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
     name = name.strip("[]").lower()

@@ -21,7 +21,8 @@ def configured(log: str) -> Callable[[str], None]:
         return _say
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(handlers=[handler])
+    logging.basicConfig(handlers=[handler], force=True)
+    logging.captureWarnings(True)
     formatter = JsonFormatter()
 
     def say(line: str) -> None:

@@ -62,7 +62,7 @@ class Recorder:
         if path.exists():
             self._writer = EpisodeWriter.resume(path, recorded)
         else:
-            made_by = {"recorded_by": f"policy-serve {__version__}"}
+            made_by = {"made_by": f"policy-serve {__version__}"}
             self._writer = EpisodeWriter.create(path, recorded, made_by)
         self._names = [tensor.name for tensor in recorded.observations]
         sizes = [math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in recorded.observations]
@@ -90,7 +90,10 @@ class Recorder:
         for reply in replies:
             if isinstance(reply.message, Chunk):
                 actions = next(iter(reply.tensors.values()))
-                self._note(request_of(reply, job), reply.message, actions)
+                try:
+                    self._note(request_of(reply, job), reply.message, actions)
+                except MemoryError:  # the answer matters more
+                    self._dropped += 1
 
     def turned(self, epochs: Mapping[int, int]) -> None:
         """Note which episodes are under way."""
@@ -110,7 +113,6 @@ class Recorder:
         if not (self._going_on and whole and self._held < self._most_steps):
             self._dropped += 1
             return
-        self._noted_steps += 1
         self._noted.append(
             Step(
                 session=request.session,
@@ -128,6 +130,7 @@ class Recorder:
                 steps=chunk.steps,
             )
         )
+        self._noted_steps += 1
 
     def _action_at(self, request: Request, actions: np.ndarray) -> np.ndarray:
         """The action (A,) of the observation's own step: the chunk's first, or where the chunk

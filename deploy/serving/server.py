@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from loopdit.deploy.clock import Clock, MonotonicClock
+from loopdit.deploy.messages import EstopAck
 from loopdit.deploy.protocol import encode
 from loopdit.deploy.security.access import Access
 from loopdit.deploy.serving.answers import Job
@@ -256,6 +257,8 @@ class PolicyServer:
         for observer in self._observers if replies else ():
             observer.replying(replies, job)
         for reply in replies:
+            if isinstance(reply.message, EstopAck):
+                _LOG.warning("emergency stop: %s", reply.message.reason or "released")
             if not self._lines.send(reply.peer, encode(reply.message, reply.tensors)):
                 # Gone, or not reading: one such client must not stall the others.
                 self._dispatcher.lost(reply.peer)

@@ -6,10 +6,9 @@ chance decides in a step follows from (seed, step), for the whole batch before i
 `training/trainer`.
 """
 
-import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,13 +32,15 @@ from loopdit.policy.graft.memory import BF16
 from loopdit.policy.graft.train_config import GraftTrainConfig
 from loopdit.policy.objectives.depth import DepthPlan, plan_depth
 from loopdit.policy.training import non_finite
+from loopdit.policy.training.optimization import Optimization
 from loopdit.policy.training.steps import (
-    NotFinite,
     StepResult,
     average_decay,
+    depth_chance,
+    over_processes,
     pieces,
     run_progress,
-    scheduled_rate,
+    step_seed,
 )
 
 _VIDEO = "video_loss"
@@ -64,15 +65,8 @@ class GraftTrainer:
             policy.encoder.cpu()  # latents are made already
         if config.precision == BF16:
             _halve_frozen(policy)
-        self._optimized = policy.trained()
+        self._optimization = Optimization(policy.trained(), config)
         self.average = Average(policy, config.precision == BF16)
-        self.optimizer = torch.optim.AdamW(
-            self._optimized.values(),
-            config.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
         self._losses = accelerator.prepare_model(_Losses(policy, config.losses))
         self._generator = torch.Generator(accelerator.device)
         self._reader = LatentReader(policy, instructions)
@@ -87,53 +81,38 @@ class GraftTrainer:
         """0 to 1: the larger share of steps and minutes that is used up."""
         return run_progress(self.config, self.step, self.elapsed_s)
 
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Of all that is trained."""
+        return self._optimization.optimizer
+
     def train_step(self, batch: Batch, start: int = 0) -> StepResult:
         """One optimizer step on this process's windows, the rows from `start` on of the batch.
 
         Raises NotFinite, with the weights as they were.
         """
-        config = self.config
-        rate = scheduled_rate(config.learning_rate, self.step, config.warmup_steps, self.progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad()
+        config, optimization = self.config, self._optimization
+        optimization.begin(self.step, self.progress)
         objective, error, video = self._gradients(batch, start)
-        gradients = [p.grad for p in self._optimized.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = optimization.norm()
         if not non_finite.is_finite(objective, norm):
-            raise self._not_finite(batch)
-        if config.clip_norm:
-            nn.utils.clip_grads_with_norm_(self._optimized.values(), config.clip_norm, norm)
-        self.optimizer.step()
+            raise optimization.not_finite(batch, None)
+        optimization.take(norm)
         self.average.update(average_decay(config.ema_decay, self.step))
         self.step += 1
         return StepResult(error, norm, {_VIDEO: video} if config.video_weight else {})
 
     def state(self) -> TrainingState:
         """For `load_state`, beside the average; tensors are shared with the trainer."""
-        tensors: dict[str, Tensor] = {f"policy/{n}": v for n, v in self._optimized.items()}
-        for name, parameter in self._optimized.items():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer/{key}/{name}"] = value
-        return TrainingState({"step": self.step, "elapsed_s": self.elapsed_s}, tensors)
+        numbers = {"step": self.step, "elapsed_s": self.elapsed_s}
+        return TrainingState(numbers, self._optimization.tensors())
 
     def load_state(self, state: TrainingState, average: dict[str, Tensor]) -> None:
         """Go on from what `state` returned when the checkpoint's weights were `average`."""
         self.step = int(state.numbers["step"])
         self.elapsed_s = float(state.numbers["elapsed_s"])
         self.average.load(average)
-        with torch.no_grad():
-            for name, parameter in self._optimized.items():
-                parameter.copy_(state.tensors[f"policy/{name}"])
-        places = {name: index for index, name in enumerate(self._optimized)}
-        of_optimizer: dict[int, dict[str, Tensor]] = {}
-        for path, value in state.tensors.items():
-            whose, _, rest = path.partition("/")
-            if whose == "optimizer":
-                key, _, name = rest.partition("/")
-                of_optimizer.setdefault(places[name], {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})
+        self._optimization.load(state.tensors)
 
     def content(
         self, provenance: Mapping[str, Any], training: TrainingState | None
@@ -143,16 +122,16 @@ class GraftTrainer:
 
     def require_finite_weights(self) -> None:
         """Raise NotFinite where the last step has spoilt the weights: they must not be saved."""
-        spoilt = non_finite.spoilt_tensor(self._optimized)
-        if spoilt is not None:
-            raise NotFinite(f"the weight {spoilt}", [])
+        self._optimization.require_finite_weights()
 
     def _gradients(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Fill the gradients; the objective, the error (of each depth,), the video's loss."""
         config, world = self.config, self.accelerator.num_processes
         count = len(batch.actions)
         draws = self._draws().rows(start, start + count)
-        plan = plan_depth(config.depth, self.depths, self.step, self._uniform())
+        plan = plan_depth(
+            config.depth, self.depths, self.step, depth_chance(config.seed, self.step)
+        )
         valid = torch.from_numpy(batch.valid)
         total = float(self._over_processes(valid.sum().float())) or 1.0
         device = self.accelerator.device
@@ -175,32 +154,13 @@ class GraftTrainer:
 
     def _draws(self) -> GraftDraws:
         """For all windows of the step's batch."""
-        digest = hashlib.sha256(f"{self.config.seed} {self.step}".encode()).digest()
-        seed = int.from_bytes(digest[:7])
+        seed = step_seed(self.config.seed, self.step)
         self._generator.manual_seed(seed)
         torch.manual_seed(seed)  # for layers that draw by themselves
         return draw(self.policy, self.config.batch_size, self._generator)
 
-    def _uniform(self) -> float:
-        """What chance decides about this step's depth, as in `training/trainer`."""
-        digest = hashlib.sha256(f"{self.config.seed} {self.step} depth".encode()).digest()
-        return int.from_bytes(digest[:6]) / 2**48
-
     def _over_processes(self, mine: Tensor) -> Tensor:
-        if self.accelerator.num_processes == 1:
-            return mine
-        return cast(Tensor, self.accelerator.reduce(mine.to(self.accelerator.device), "sum"))
-
-    def _not_finite(self, batch: Batch) -> NotFinite:
-        found = non_finite.spoilt_rows(batch)
-        if found is not None:
-            return NotFinite(*found)
-        weight = non_finite.spoilt_tensor(self._optimized)
-        if weight is not None:
-            return NotFinite(f"the weight {weight}", [])
-        gradients = {n: p.grad for n, p in self._optimized.items() if p.grad is not None}
-        gradient = non_finite.spoilt_tensor(gradients)
-        return NotFinite(f"the gradient of {gradient}" if gradient else "the loss", [])
+        return over_processes(self.accelerator, mine)
 
 
 class Average:

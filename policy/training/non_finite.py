@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from loopdit.datasets.windows import Batch
 
@@ -40,8 +40,3 @@ def spoilt_loss(losses: Tensor, depths: Sequence[int]) -> str | None:
 def spoilt_tensor(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of the first with such numbers."""
     return next((name for name, t in tensors.items() if not torch.isfinite(t).all()), None)
-
-
-def gradients(module: nn.Module) -> dict[str, Tensor]:
-    """By the names of their parameters."""
-    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}

@@ -3,11 +3,12 @@
 Knows no model: `Trainer` trains looped policies, `graft/trainer` grafted ones.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
@@ -178,3 +179,21 @@ def pieces(count: int, wanted: int) -> Iterator[tuple[int, int]]:
     """The borders of `count` windows in so many pieces of nearly equal size, none empty."""
     borders = [count * i // wanted for i in range(wanted + 1)]
     return ((a, b) for a, b in pairwise(borders) if b > a)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """What all that chance decides in a step is drawn from, but for its depth."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:7])
+
+
+def depth_chance(seed: int, step: int) -> float:
+    """Uniform in [0, 1), which decides about a step's depth: apart from the batch's chance, which
+    stays the same whatever depths are trained."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {step} depth".encode()).digest()[:6]) / 2**48
+
+
+def over_processes(accelerator: Accelerator, mine: Tensor) -> Tensor:
+    """The sum over all processes."""
+    if accelerator.num_processes == 1:
+        return mine
+    return cast(Tensor, accelerator.reduce(mine.to(accelerator.device), "sum"))

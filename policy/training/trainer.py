@@ -6,10 +6,9 @@ and after a resume, with no generator to be saved.
 """
 
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -25,13 +24,15 @@ from loopdit.policy.training import non_finite
 from loopdit.policy.training.augmentation import augmented, draw_chances
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.in_flight import learned
+from loopdit.policy.training.optimization import Optimization
 from loopdit.policy.training.steps import (
-    NotFinite,
     StepResult,
     average_decay,
+    depth_chance,
+    over_processes,
     pieces,
     run_progress,
-    scheduled_rate,
+    step_seed,
 )
 from loopdit.policy.training.window_tensors import WindowReader
 
@@ -57,16 +58,9 @@ class Trainer:
         self.elapsed_s = 0.0
         self.policy = policy.to(accelerator.device)
         self.average = copy.deepcopy(self.policy).requires_grad_(False).eval()
-        self._optimized = dict(self.policy.named_parameters())
+        self._optimization = Optimization(dict(self.policy.named_parameters()), config)
         self._values: list[Tensor] = list(self.policy.parameters())
         self._averaged: list[Tensor] = list(self.average.parameters())
-        self.optimizer = torch.optim.AdamW(
-            self._optimized.values(),
-            config.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
         self._losses = accelerator.prepare_model(
             _Losses(self.policy, config.depth, config.proprio_noise)
         )
@@ -84,40 +78,31 @@ class Trainer:
         return self.policy.depths
 
     @property
-    def learning_rate(self) -> float:
-        """Of the step to come: linear warm-up, then a cosine down to a small share, over
-        `progress`."""
-        config = self.config
-        return scheduled_rate(config.learning_rate, self.step, config.warmup_steps, self.progress)
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Of all weights."""
+        return self._optimization.optimizer
 
     def train_step(self, batch: Batch, start: int = 0) -> StepResult:
         """One optimizer step on this process's windows, the rows from `start` on of the batch.
 
         Raises NotFinite, with the weights as they were.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        self.optimizer.zero_grad()
+        optimization = self._optimization
+        optimization.begin(self.step, self.progress)
         objective, error = self._gradients(batch, start)
-        gradients = [p.grad for p in self._optimized.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = optimization.norm()
         if not non_finite.is_finite(objective, norm):
-            raise self._not_finite(batch, objective)
-        if self.config.clip_norm:
-            nn.utils.clip_grads_with_norm_(self._optimized.values(), self.config.clip_norm, norm)
-        self.optimizer.step()
+            loss = non_finite.spoilt_loss(objective.sum(0), self.policy.depths)
+            raise optimization.not_finite(batch, loss)
+        optimization.take(norm)
         self._update_average()
         self.step += 1
         return StepResult(error, norm)
 
     def state(self) -> TrainingState:
         """For `load_state`, beside the average; tensors are shared with the trainer."""
-        tensors = {f"policy/{name}": value for name, value in self._optimized.items()}
-        for name, parameter in self._optimized.items():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer/{key}/{name}"] = value
         numbers = {"step": self.step, "elapsed_s": self.elapsed_s}
-        return TrainingState(numbers, tensors)
+        return TrainingState(numbers, self._optimization.tensors())
 
     def load_state(self, state: TrainingState, average: dict[str, Tensor]) -> None:
         """Go on from what `state` returned when the average's weights were `average`."""
@@ -125,18 +110,7 @@ class Trainer:
         self.elapsed_s = float(state.numbers["elapsed_s"])
         self.average.load_state_dict(average)
         self.policy.load_state_dict(average)  # the buffers, which never change
-        with torch.no_grad():
-            for name, parameter in self._optimized.items():
-                parameter.copy_(state.tensors[f"policy/{name}"])
-        places = {name: index for index, name in enumerate(self._optimized)}
-        of_optimizer: dict[int, dict[str, Tensor]] = {}
-        for path, value in state.tensors.items():
-            whose, _, rest = path.partition("/")
-            if whose == "optimizer":
-                key, _, name = rest.partition("/")
-                of_optimizer.setdefault(places[name], {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})
+        self._optimization.load(state.tensors)
 
     def content(
         self, provenance: Mapping[str, Any], training: TrainingState | None
@@ -146,9 +120,7 @@ class Trainer:
 
     def require_finite_weights(self) -> None:
         """Raise NotFinite where the last step has spoilt the weights: they must not be saved."""
-        spoilt = non_finite.spoilt_tensor(self._optimized)
-        if spoilt is not None:
-            raise NotFinite(f"the weight {spoilt}", [])
+        self._optimization.require_finite_weights()
 
     def _gradients(self, batch: Batch, start: int) -> tuple[Tensor, Tensor]:
         """Fill the gradients; the objectives (pieces, exits run), the error (of each depth,)."""
@@ -156,7 +128,9 @@ class Trainer:
         mine = slice(start, start + len(batch.actions))
         every, chances, probe = self._chances()
         draws = every.rows(mine.start, mine.stop)
-        plan = plan_depth(config.depth, self.policy.depths, self.step, self._uniform())
+        plan = plan_depth(
+            config.depth, self.policy.depths, self.step, depth_chance(config.seed, self.step)
+        )
         chances = chances[mine] if chances is not None else None
         # (B,) actions of each window that count
         counted = learned(self.policy.config, batch.valid, draws.committed)
@@ -200,8 +174,7 @@ class Trainer:
     def _chances(self) -> tuple[Draws, Tensor | None, Tensor | None]:
         """Of the losses, of the augmentation and of the penalty on what the last loop amplifies,
         (B, N, D) standard normal, for all windows of the step's batch."""
-        digest = hashlib.sha256(f"{self.config.seed} {self.step}".encode()).digest()
-        seed = int.from_bytes(digest[:7])
+        seed = step_seed(self.config.seed, self.step)
         self._generator.manual_seed(seed)
         torch.manual_seed(seed)  # for layers that draw by themselves
         count, spec = self.config.batch_size, self.policy.spec
@@ -219,30 +192,8 @@ class Trainer:
         missing = len(self.policy.depths) - len(error)
         return torch.cat([error, error[-1:].expand(missing)])
 
-    def _uniform(self) -> float:
-        """What chance decides about this step's depth: apart from the batch's, which stays the
-        same whatever depths are trained."""
-        digest = hashlib.sha256(f"{self.config.seed} {self.step} depth".encode()).digest()
-        return int.from_bytes(digest[:6]) / 2**48
-
     def _over_processes(self, mine: Tensor) -> Tensor:
-        """The sum over all processes."""
-        if self.accelerator.num_processes == 1:
-            return mine
-        return cast(Tensor, self.accelerator.reduce(mine.to(self.accelerator.device), "sum"))
-
-    def _not_finite(self, batch: Batch, objective: Tensor) -> NotFinite:
-        found = non_finite.spoilt_rows(batch)
-        if found is not None:
-            return NotFinite(*found)
-        weight = non_finite.spoilt_tensor(self._optimized)
-        if weight is not None:
-            return NotFinite(f"the weight {weight}", [])
-        loss = non_finite.spoilt_loss(objective.sum(0), self.policy.depths)
-        if loss is not None:
-            return NotFinite(loss, [])
-        gradient = non_finite.spoilt_tensor(non_finite.gradients(self.policy))
-        return NotFinite(f"the gradient of {gradient}", [])
+        return over_processes(self.accelerator, mine)
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,14 @@ def test_a_variable_overrides_which_renderer_is_used():
 def test_an_unknown_renderer_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"renderer=vulkan is unknown\. .* auto, gl, ray"):
         choose_renderer("vulkan")
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_triton_can_be_loaded_after_a_picture_was_rendered():
+    script = (
+        "from loopdit.envs.registry import make_env\n"
+        "env = make_env('reach')\n"
+        "env.reset(seed=0)\n"
+        "import triton._C.libtriton\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -116,7 +116,7 @@ def test_a_mistake_is_answered_in_words_and_the_connection_lives_on(request_: An
         assert ask(connection, theirs(1))["actions"].shape == (HORIZON, 3)
 
 
-@pytest.mark.parametrize("message", [b"", b"\xc1", b"\x81\xa1a", os.urandom(64), "text"])
+@pytest.mark.parametrize("message", [b"", b"\xc1", b"\x81\xa1a", bytes(range(200, 256)), "text"])
 def test_what_is_no_request_is_answered_in_words(message: str | bytes):
     with door_to(EchoPolicy()) as door, connection_to(door) as (connection, _):
         connection.send(message)

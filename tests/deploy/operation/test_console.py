@@ -16,7 +16,7 @@ from tests.deploy.raw_client import RawClient
 
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.messages import ErrorCode, Obs, WireError
-from loopdit.deploy.operation.http_door import TOKEN_HEADER
+from loopdit.deploy.operation.http_door import TOKEN_HEADER, cannot_be_a_site
 from loopdit.errors import ServerError
 
 
@@ -111,8 +111,7 @@ def test_the_page_is_told_the_actions_and_shown_the_frames_that_were_served(echo
         seen = observation(0.25, 99)
         robot.infer(seen)
         live = echo.json("/live.json")
-        # In the lane's memory there is another observation by now.
-        robot.infer(observation(0.75, 200))
+        robot.infer(observation(0.75, 200))  # within a fifth of a second: not shown
         status, content = echo.get("/camera/images.front?n=1")
     assert status == 200
     np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(content))), seen["images.front"])
@@ -184,3 +183,21 @@ def test_a_port_in_use_is_said_with_its_option(echo: Watched):
     port = int(echo.url.rpartition(":")[2])
     with pytest.raises(ServerError, match=f"http_port={port}"), watched_server(EchoPolicy(), port):
         pass
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("127.0.0.1:8080", True),
+        ("[::1]:8080", True),
+        ("localhost", True),
+        ("LOCALHOST:80", True),
+        (socket.gethostname(), True),
+        ("", False),
+        ("evil.example:8080", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example:8080", False),
+    ],
+)
+def test_only_names_that_no_foreign_server_can_answer_are_ours(host: str, ours: bool):
+    assert cannot_be_a_site(host) == ours

@@ -20,7 +20,7 @@ from tests.deploy.echo_policy import (
 )
 from tests.deploy.operation.conftest import watched_server
 
-from loopdit.datasets.spec import FROM_COMMITTED, Observation
+from loopdit.datasets.spec import FROM_COMMITTED, Observation, TensorSpec
 from loopdit.datasets.store import EpisodeStore
 from loopdit.datasets.summary import summary
 from loopdit.deploy.client import PolicyClient
@@ -48,7 +48,7 @@ def test_each_observation_is_recorded_with_what_it_was_answered(tmp_path: Path, 
     path = tmp_path / "served.zarr"
     seen = [observation(0.1 * i, 10 * i) for i in range(7)]
     with watched_server(EchoPolicy(), free_port, **recording(path)) as server:
-        with PolicyClient(server.server.endpoint) as robot:  # over the lane, whose memory is reused
+        with PolicyClient(server.server.endpoint) as robot:
             for one in seen[:3]:
                 robot.infer(one, instruction="lift")
             robot.reset()
@@ -77,6 +77,31 @@ def test_each_observation_is_recorded_with_what_it_was_answered(tmp_path: Path, 
         assert (extras["loops"][step], extras["steps"][step]) == (loops, steps)
     assert store.metadata(1)["epoch"] == store.metadata(0)["epoch"] + 1
     assert store.metadata(0)["model_id"] == "echo-0"
+
+
+class LargeFrames(EchoPolicy):
+    """Frames that are handed over in shared memory."""
+
+    spec = replace(
+        SPEC, observations=(TensorSpec("images.front", (96, 96, 3), "uint8"), SPEC.proprio)
+    )
+
+
+def test_frames_in_shared_memory_are_recorded_before_their_robot_overwrites_them(
+    tmp_path: Path, free_port: int
+):
+    path = tmp_path / "served.zarr"
+    with (
+        watched_server(LargeFrames(), free_port, **recording(path)) as server,
+        PolicyClient(server.server.endpoint) as robot,
+    ):
+        if robot.transport != "shared memory":
+            pytest.skip("this system has no memory to share")
+        for i in range(40):
+            frame = np.full((96, 96, 3), i, np.uint8)
+            robot.infer({**observation(i), "images.front": frame})
+    kept = EpisodeStore.open(path).arrays(0)["images.front"]
+    assert (kept == np.arange(40)[:, None, None, None]).all()
 
 
 def test_a_refused_request_is_no_step(tmp_path: Path, free_port: int):

@@ -1,9 +1,12 @@
 """The emergency stop in reply mode: pressed by anybody, it silences the server for everybody."""
 
+import pytest
 from tests.deploy.echo_policy import EchoPolicy
 from tests.deploy.serving.test_dispatcher import Robot, World, computed, last
 
 from loopdit.deploy.messages import Estop, EstopAck
+from loopdit.deploy.robot.control.panel import Panel
+from loopdit.deploy.serving.server import PolicyServer
 
 
 def test_while_it_is_pressed_nobody_gets_a_chunk_and_what_was_asked_before_is_refused():
@@ -35,3 +38,13 @@ def test_whoever_pressed_it_first_is_remembered():
     world.say(robot, Estop(robot.next_seq(), True, "first"))
     world.say(robot, Estop(robot.next_seq(), True, "second"))
     assert robot.answers[-1] == EstopAck(robot.seq, True, "first")
+
+
+def test_the_log_says_that_it_was_pressed_and_released(caplog: pytest.LogCaptureFixture):
+    with (
+        PolicyServer(EchoPolicy(), "tcp://127.0.0.1:0") as server,
+        Panel(server.endpoint) as panel,
+    ):
+        panel.stop("the red button")
+        panel.release()
+    assert caplog.messages == ["emergency stop: the red button", "emergency stop: released"]
