@@ -40,7 +40,7 @@ from loopdit.deploy.messages import (
     Welcome,
     WireError,
 )
-from loopdit.deploy.protocol import decode, encode
+from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode, encode
 from loopdit.deploy.quick_check import QuickCheck
 from loopdit.deploy.robot.guide import check_with_guide
 from loopdit.deploy.security.curve import own_keys, public_key
@@ -83,7 +83,7 @@ class PolicyClient:
     server that wants to see keys. `shared_memory`: hand over frames without copying them through
     sockets, where the server runs on this machine and offers it. `link` is used in place of a
     connection to `endpoint`, such as `PolicyServer.connect()` gives within the server's process.
-    Every method raises WireError, a ServerError with a `code` (ConfigError for a number it cannot
+    Every method raises WireError, a ServerError with a `code` (ConfigError for a setting it cannot
     send). After any of them the client can be used again, and greets a server that came back.
     """
 
@@ -164,6 +164,8 @@ class PolicyClient:
         beside the tensors that the spec names (`robot/guide.py`).
         Raises ObservationError before anything is sent, WireError otherwise.
         """
+        if not isinstance(instruction, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"instruction={instruction!r} is no text. Leave it out for none.")
         arrays = {name: np.asarray(value) for name, value in observation.items()}
         if not self._check.passes(arrays):
             check_with_guide(arrays, self.spec)
@@ -307,6 +309,12 @@ class PolicyClient:
         if isinstance(message, (Obs, Reset)):
             message = msgspec.structs.replace(message, epoch=self._epoch)
         frames = encode(message, arrays)
+        if isinstance(message, Obs) and len(frames[0]) > MAX_HEADER_BYTES:
+            words = message.instruction
+            raise ConfigError(
+                f"instruction={words[:32]!r}... has {len(words)} characters; it has to fit into a "
+                f"header of {MAX_HEADER_BYTES} bytes. Shorten it."
+            )
         try:
             if not self._link.send(frames, deadline_s):
                 raise self._timeout("is policy-serve running there")

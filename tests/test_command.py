@@ -251,10 +251,20 @@ def test_an_interrupted_command_says_so_and_exits_130(folder: Path):
 
 
 @dataclass(frozen=True)
+class Limits:
+    low: int = option(0, "least")
+    high: int = option(1, "most")
+
+
+EVERY = ("port", "names", "quiet", "limits")
+
+
+@dataclass(frozen=True)
 class Served:
     port: int = option(5555, "the port")
     names: list[str] = option(["a"], "some names")
     quiet: bool = option(False, "say nothing")
+    limits: Limits = option(Limits(), "limits")
 
 
 @pytest.mark.parametrize(
@@ -263,12 +273,16 @@ class Served:
         (Served(port=1), r"serve\.port=1 does nothing without serve=true\. Give that, too, or"),
         (Served(names=["b"]), r"serve\.names=\['b'\] does nothing"),
         (Served(quiet=True), r"serve\.quiet=true does nothing"),
+        (
+            Served(limits=Limits(high=2)),
+            r"^serve\.limits\.high=2 does nothing .*leave serve\.limits\.high out",
+        ),
     ],
 )
 def test_an_option_without_effect_is_refused_where_it_differs_from_its_default(
     given: Served, said: str
 ):
     with pytest.raises(ConfigError, match=said):
-        require_effect(given, ("port", "names", "quiet"), "serve=true", "serve.")
-    require_effect(Served(), ("port", "names", "quiet"), "serve=true", "serve.")
+        require_effect(given, EVERY, "serve=true", "serve.")
+    require_effect(Served(), EVERY, "serve=true", "serve.")
     require_effect(given, (), "serve=true", "serve.")

@@ -161,7 +161,7 @@ def latent_folder(chosen: str, parts: Sequence[DataPart]) -> Path:
         return beside.with_name(f"{beside.stem}.latents")
     raise ConfigError(
         f"{beside} is no local folder that latents could be kept beside. Name one with "
-        f"video.latents=FOLDER."
+        f"latents=FOLDER."
     )
 
 
@@ -173,7 +173,7 @@ def _make_root(folder: Path, attributes: dict[str, Any]) -> None:
         if others:
             raise StoreError(
                 f"{folder} has {others[0]} in it and is no folder of latents. Name another one "
-                f"with video.latents=FOLDER."
+                f"with latents=FOLDER."
             )
         with tempfile.NamedTemporaryFile(prefix=_ASIDE, dir=folder, delete=False) as file:
             file.write(group_metadata(attributes))
@@ -197,7 +197,7 @@ def _read_root(file: Path) -> dict[str, Any]:
         version = None
     found = f"latents of version {version}, where {VERSION} is read" if version else "no latents"
     raise StoreError(
-        f"{file.parent} holds {found}. Name another folder with video.latents=FOLDER; latents are "
+        f"{file.parent} holds {found}. Name another folder with latents=FOLDER; latents are "
         f"made again from the episodes."
     )
 
@@ -211,12 +211,12 @@ def _require_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -
     if differing:
         raise StoreError(
             f"{folder} holds latents that were made with {', '.join(differing)}. Train as they "
-            f"were made, or name another folder with video.latents=FOLDER."
+            f"were made, or name another folder with latents=FOLDER."
         )
 
 
 def _failed(folder: Path, error: OSError) -> StoreError:
     return StoreError(
         f"cannot write latents to {folder}: {error.strerror}. Free space there, or name another "
-        f"folder with video.latents=FOLDER."
+        f"folder with latents=FOLDER."
     )

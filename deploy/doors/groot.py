@@ -119,11 +119,13 @@ class GrootDoor:
         peer, *envelope, message = frames
         try:
             request, generation = unpacked(message)
+            if not isinstance(request, dict):
+                raise ValueError("a request is one msgpack map")
             endpoint = request.get("endpoint", "get_action")
             data = request.get("data") or {}
             if not isinstance(data, dict):
                 raise ValueError("data is no map")
-        except (ValueError, AttributeError) as fault:
+        except ValueError as fault:
             self._say(peer, envelope, {"error": f"not a GR00T request: {fault!s:.200}"}, "npy")
             return
         if endpoint == "ping":

@@ -24,10 +24,10 @@ from loopdit.deploy.robot.control.messages import Status
 from loopdit.deploy.robot.executions import GUIDED, make_execution
 from loopdit.deploy.robot.safety.config import SafetyConfig, limits_for
 from loopdit.deploy.robot.safety.safety_filter import SafetyFilter
-from loopdit.deploy.security.endpoints import check_endpoint
+from loopdit.deploy.security.endpoints import check_endpoint, reaches_only_this_machine
 from loopdit.deploy.serving.offer import Offer
 from loopdit.deploy.serving.served_policy import ServedPolicy
-from loopdit.errors import ConfigError
+from loopdit.errors import ConfigError, ServerError
 
 SIMULATED_ROBOT = "loopdit.eval.sim_robot"
 _ROBOT_STOP_S = 5.0
@@ -46,7 +46,7 @@ def run_control(
 
     `policy` is warm. `beside`: what watches meanwhile, given the endpoints of commands and of
     actions. Raises ConfigError for what cannot be controlled so, ServerError for an
-    address that is taken.
+    address that is taken and for a simulated robot that failed.
     """
     clock = MonotonicClock()
     period_s = 1 / control.rate_hz
@@ -55,17 +55,19 @@ def run_control(
         Inference(policy, offer, control.budget_s or offer.spec.control_period_s, clock),
         offer,
         period_s,
-        (
-            check_endpoint(address),
-            check_endpoint(control.actions),
-            check_endpoint(control.observations),
-        ),
+        (_near(address), _near(control.actions), _near(control.observations)),
         control.instruction,
         clock,
         lambda status: say(status_line(status)),
     )
+    asked = threading.Event()
+
+    def stop(*_: object) -> None:
+        asked.set()
+        loop.stop()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _, __: loop.stop())
+        signal.signal(number, stop)
     commands, actions, observations = loop.endpoints
     say(f"actions   {actions}, one each {period_s:g} s")
     say(f"observed  {observations}")
@@ -77,6 +79,22 @@ def run_control(
         if robot is not None:
             threading.Thread(target=_stop_with, args=(robot, loop), daemon=True).start()
         loop.run()
+        if robot is not None and robot.poll() and not asked.is_set():
+            raise ServerError(
+                f"the simulated robot, control.env={control.env}, failed with exit status "
+                f"{robot.returncode}; it says why above."
+            )
+
+
+def _near(endpoint: str) -> str:
+    """`endpoint` as ZeroMQ binds it. Raises ConfigError where others reach it."""
+    checked = check_endpoint(endpoint, trusted=True)
+    if not reaches_only_this_machine(checked):
+        raise ConfigError(
+            f"{endpoint}: mode=control has no keys, so it listens on this machine alone. Use a "
+            "loopback address or ipc://PATH, and an SSH tunnel from elsewhere."
+        )
+    return checked
 
 
 def make_controller(offer: Offer, control: ControlConfig, safety: SafetyConfig) -> Controller:

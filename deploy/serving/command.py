@@ -135,7 +135,10 @@ class ServeConfig:
         else:
             require_effect(self, ("spec",), f"policy={ZEROS}")
         if self.mode == CONTROL:
-            replying = ("replicas", "batch", "record")
+            replying = (
+                *("replicas", "batch", "record", "openpi_port", "groot_port"),
+                *("open_to_network", "curve", "messages_per_s"),
+            )
             require_effect(self, replying, f"mode={REPLY}")
         else:
             require_effect(self, ("control", "safety"), f"mode={CONTROL}")

@@ -13,7 +13,6 @@ import numpy as np
 from loopdit.datasets.spec import Observation
 from loopdit.deploy.clock import Clock
 from loopdit.deploy.messages import (
-    PROTOCOL_VERSION,
     Bye,
     ErrorCode,
     Estop,
@@ -25,7 +24,6 @@ from loopdit.deploy.messages import (
     Pong,
     Reset,
     ResetAck,
-    Welcome,
     WireError,
     error,
 )
@@ -238,35 +236,9 @@ class Dispatcher:
                 raise WireError(ErrorCode.UNKNOWN_KIND, f"{kind} is for clients, not servers.")
 
     def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
-        if not hello.protocol_min <= PROTOCOL_VERSION <= hello.protocol_max:
-            raise WireError(
-                ErrorCode.VERSION,
-                f"the client speaks protocol {hello.protocol_min} to {hello.protocol_max}, the "
-                f"server {PROTOCOL_VERSION}. Use the same loopdit on both sides.",
-            )
-        offer = self.offer
-        digest = offer.spec_digest
-        if hello.spec_digest not in ("", digest):
-            raise WireError(
-                ErrorCode.SPEC_MISMATCH,
-                f"the client was made for spec {hello.spec_digest[:32]}, the served policy "
-                f"({offer.model_id}) has spec {digest}. Serve the bundle the client was made for.",
-            )
+        self.offer.require_understood(hello)
         epoch, refusals = self._sessions.open(peer, hello.session, now)
-        welcome = Welcome(
-            seq=hello.seq,
-            protocol=PROTOCOL_VERSION,
-            session=hello.session,
-            epoch=epoch,
-            model_id=offer.model_id,
-            horizon=offer.horizon,
-            loops=offer.loops,
-            default_loops=offer.default_loops,
-            default_steps=offer.default_steps,
-            spec_digest=digest,
-            spec=offer.spec.to_dict(),
-            shared_memory=self.shared_memory,
-        )
+        welcome = self.offer.welcome(hello, epoch, self.shared_memory)
         return [*self._refusals(refusals), Reply(peer, welcome)]
 
     def _observe(

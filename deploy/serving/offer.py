@@ -6,7 +6,7 @@ Pure, and never changed: another policy is another Offer.
 from dataclasses import dataclass
 
 from loopdit.datasets.spec import PolicySpec
-from loopdit.deploy.messages import ErrorCode, WireError
+from loopdit.deploy.messages import PROTOCOL_VERSION, ErrorCode, Hello, Welcome, WireError
 from loopdit.deploy.serving.planner import UNMEASURED, Planner, ladder
 from loopdit.deploy.serving.served_policy import PlannedPolicy, ServedPolicy
 from loopdit.errors import ConfigError
@@ -49,6 +49,39 @@ class Offer:
                 ErrorCode.UNSUPPORTED,
                 f"steps={steps} is not served. Ask for 1 to {self.max_steps}.",
             )
+
+    def require_understood(self, hello: Hello) -> None:
+        """Raise WireError (VERSION, SPEC_MISMATCH) for a client made for something else."""
+        if not hello.protocol_min <= PROTOCOL_VERSION <= hello.protocol_max:
+            raise WireError(
+                ErrorCode.VERSION,
+                f"the client speaks protocol {hello.protocol_min} to {hello.protocol_max}, the "
+                f"server {PROTOCOL_VERSION}. Use the same loopdit on both sides.",
+            )
+        if hello.spec_digest not in ("", self.spec_digest):
+            raise WireError(
+                ErrorCode.SPEC_MISMATCH,
+                f"the client was made for spec {hello.spec_digest[:32]}, the served policy "
+                f"({self.model_id}) has spec {self.spec_digest}. Serve the bundle the client was "
+                f"made for.",
+            )
+
+    def welcome(self, hello: Hello, epoch: int, shared_memory: str) -> Welcome:
+        """The answer to a client that may stay."""
+        return Welcome(
+            seq=hello.seq,
+            protocol=PROTOCOL_VERSION,
+            session=hello.session,
+            epoch=epoch,
+            model_id=self.model_id,
+            horizon=self.horizon,
+            loops=self.loops,
+            default_loops=self.default_loops,
+            default_steps=self.default_steps,
+            spec_digest=self.spec_digest,
+            spec=self.spec.to_dict(),
+            shared_memory=shared_memory,
+        )
 
 
 def offer_of(policy: ServedPolicy, pinned_loops: int = 0, pinned_steps: int = 0) -> Offer:

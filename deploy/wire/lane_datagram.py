@@ -39,7 +39,9 @@ def unpack(datagram: bytes, memory: memoryview) -> list[Frame]:
     count, header_bytes = _HEAD.unpack_from(datagram)
     if count > MAX_TENSORS or header_bytes > MAX_HEADER_BYTES:
         raise WireError(
-            ErrorCode.TOO_BIG, f"a datagram of {count} tensors and a header of {header_bytes}."
+            ErrorCode.TOO_BIG,
+            f"{count} tensors and a header of {header_bytes} bytes; at most {MAX_TENSORS} and "
+            f"{MAX_HEADER_BYTES}.",
         )
     at = _HEAD.size + count * _PLACE.size
     if at + header_bytes > len(datagram):

@@ -85,7 +85,7 @@ def find(out: Path, run: Run) -> CellResult | None:
 def load(path: Path) -> CellResult:
     """Raises ConfigError for a file that is no result of this format and version."""
     try:
-        found: Any = json.loads(path.read_text("utf-8"))
+        found: Any = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as a result: {error}. Remove it.") from error
     if not isinstance(found, dict) or cast(Any, found).get("format") != FORMAT:
@@ -116,6 +116,11 @@ def failures(out: Path, experiment: Experiment, scale: str) -> list[CellResult]:
 def first_not_finite(metrics: Mapping[str, float]) -> str | None:
     """The name of the first metric that is not a number, or is infinite."""
     return next((name for name, value in metrics.items() if not math.isfinite(value)), None)
+
+
+def _refuse_constant(name: str) -> float:
+    """`json` reads NaN and Infinity, which no result is written with."""
+    raise ValueError(f"{name} is no number")
 
 
 def _valid(out: Path, experiment: Experiment, scale: str, failed: bool) -> Iterator[CellResult]:

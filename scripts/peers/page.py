@@ -23,7 +23,7 @@ _HEAD = """# Peers
 Written by `scripts/peers/run.py`; do not edit. The policy that we ship beside a plain DiT of
 matched depth and one of matched parameters, the dense canvas, and LeRobot's own diffusion policy:
 trained on the same demonstrations in the same order for {steps:,} optimizer steps of 64 windows,
-and evaluated alike on {episodes} test seeds after each of {seeds} training seeds.
+and evaluated alike on {episodes} test seeds after each training. {of_how_many}
 """
 
 _LEROBOT = """
@@ -89,12 +89,24 @@ class Lead(NamedTuple):
 def page(record: Record) -> str:
     """The whole page."""
     study = record["study"]
-    sizes = {"steps": study["steps"], "episodes": study["episodes"], "seeds": len(study["seeds"])}
+    sizes = {"steps": study["steps"], "episodes": study["episodes"], "of_how_many": _runs(record)}
     sections = [_HEAD.format(**sizes), _arms(record), _successes(record)]
     sections += [_dial(record), _training(record)]
     if record["latency"] is not None:
         sections.append(_leads(record))
     return "\n".join([*sections, _how(record)])
+
+
+def _runs(record: Record) -> str:
+    """How many training seeds there are of each, in words."""
+    seeds: dict[tuple[str, str], int] = {}
+    for run in record["runs"]:
+        of = (run["arm"], run["task"])
+        seeds[of] = seeds.get(of, 0) + 1
+    fewest, most = min(seeds.values()), max(seeds.values())
+    if fewest == most:
+        return f"Of each arm and task: {most} training seeds."
+    return f"Of an arm on a task: {fewest} to {most} training seeds; what is missing was not run."
 
 
 def keys(record: Record) -> list[Key]:

@@ -66,10 +66,14 @@ def require_effect(options: Any, names: Sequence[str], needs: str, prefix: str =
         default = entry.default if made is MISSING else made()
         value = getattr(options, entry.name)
         if value != default:
+            if is_dataclass(value):
+                require_effect(
+                    value, [f.name for f in fields(value)], needs, f"{prefix}{entry.name}."
+                )
             said = str(value).lower() if isinstance(value, bool) else value
             raise ConfigError(
                 f"{prefix}{entry.name}={said} does nothing without {needs}. Give that, too, or "
-                f"leave {entry.name} out."
+                f"leave {prefix}{entry.name} out."
             )
 
 

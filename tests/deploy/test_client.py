@@ -112,9 +112,11 @@ def test_a_number_that_the_wire_cannot_carry_is_refused_by_its_name(
         ({"budget_s": float("inf")}, "budget_s=inf must be above 0"),
         ({"loops": 1.5}, "loops=1.5 is not a whole number"),
         ({"steps": "ten"}, "steps='ten' is not a whole number"),
+        ({"instruction": None}, "instruction=None is no text"),
+        ({"instruction": "lift " * 40_000}, "has 200000 characters"),
     ],
 )
-def test_a_setting_that_is_no_number_of_its_kind_is_refused(
+def test_a_setting_that_is_none_of_its_kind_is_refused(
     client: PolicyClient, settings: dict[str, Any], said: str
 ):
     with pytest.raises(ConfigError, match=re.escape(said)):

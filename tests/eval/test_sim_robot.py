@@ -24,10 +24,12 @@ def test_a_simulated_arm_lifts_the_cube_under_control_at_50_hz_and_the_server_en
 
 
 @pytest.mark.system
-def test_an_environment_that_is_not_there_ends_the_server():
+def test_an_environment_that_is_not_there_ends_the_server_as_a_failure():
     with serving(
         *("mode=control", "policy=zeros", "control.env=juggle", f"address={ANY_PORT}"),
         *(f"control.actions={ANY_PORT}", f"control.observations={ANY_PORT}"),
     ) as server:
-        _, errors = server.end()
+        status, errors = server.end()
+    assert status == 1
     assert "env=juggle is unknown" in errors
+    assert "control.env=juggle, failed with exit status 1" in errors

@@ -16,8 +16,9 @@ from loopdit.policy.checkpoint import load_training_state
 from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.training.loop import TrainingLoop
 from loopdit.policy.training.processes import joined_processes
+from loopdit.policy.training.steps import NotFinite
 from loopdit.policy.training.train import train
-from loopdit.policy.training.trainer import NotFinite, Trainer
+from loopdit.policy.training.trainer import Trainer
 
 
 @pytest.fixture

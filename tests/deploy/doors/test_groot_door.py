@@ -158,7 +158,7 @@ def test_nobody_can_kill_the_server():
     [
         (b"", "not a GR00T request"),
         (b"\xc1", "not a GR00T request"),
-        (msgspec.msgpack.encode([1]), "not a GR00T request"),
+        (msgspec.msgpack.encode([1]), "not a GR00T request: a request is one msgpack map"),
         (msgspec.msgpack.encode({"endpoint": "get_action", "data": 3}), "data is no map"),
         (msgspec.msgpack.encode({"endpoint": "get_action", "data": {}}), "lacks 'video.front'"),
         (

@@ -82,9 +82,11 @@ def test_keys_are_their_owners_alone(tmp_path: Path):
 
 
 def test_files_that_are_no_keys_are_refused(tmp_path: Path):
-    public, _ = make_keys(tmp_path, "server")
+    public, whole = make_keys(tmp_path, "server")
     with pytest.raises(ConfigError, match="has a public key alone"):
         own_keys(public)
+    with pytest.raises(ConfigError, match="has a secret key in it"):
+        public_key(whole)
     with pytest.raises(ConfigError, match="cannot be read"):
         own_keys(tmp_path / "absent")
     (tmp_path / "x.key").write_text('public-key = "short"')

@@ -201,3 +201,16 @@ def test_the_page_fits_phones_and_desktops_and_can_be_read(
         "|| a.bottom > b.bottom + 1 }).map(t => t.textContent)"
     )
     assert outside == []
+
+
+def test_a_result_that_is_no_number_is_refused_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store(tmp_path, "6")
+    damaged = next((tmp_path / "cpu" / "06_depth_vs_recurrence").glob("*.json"))
+    fields = json.loads(damaged.read_text("utf-8"))
+    fields["metrics"]["total_loss"] = float("nan")
+    damaged.write_text(json.dumps(fields), "utf-8")
+    with pytest.raises(SystemExit):
+        main([f"out={tmp_path}", "json=true"])
+    assert f"{damaged} cannot be read as a result: NaN is no number" in capsys.readouterr().err
