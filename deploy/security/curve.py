@@ -95,8 +95,8 @@ def own_keys(secret_file: str | Path) -> CurveKeys:
 
 
 def public_key(path: str | Path) -> bytes:
-    """The key in a NAME.key, such as a client's copy of the server's. Raises ConfigError, also for a
-    file with the secret in it: that one belongs to its owner alone."""
+    """The key in a NAME.key, such as a client's copy of the server's. Raises ConfigError, also for
+    a file with the secret in it: that one belongs to its owner alone."""
     public, secret = _read(Path(path))
     if secret is not None:
         raise ConfigError(
