@@ -296,7 +296,7 @@ def _how(record: Record) -> str:
         f"{describe_machine(about)}; commit {', '.join(commits)}."
         f"{f' LeRobot: {theirs}.' if theirs else ''}{timed} "
         f"Record: [peers.json](results/peers.json)\n\n"
-        f"```sh\npython scripts/peers/run.py\n```\n"
+        f"```sh\npython scripts/peers/run.py --steps {record['study']['steps']}\n```\n"
     )
 
 
