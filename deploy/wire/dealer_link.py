@@ -117,7 +117,12 @@ class DealerLink:
     def _look_at_failures(self) -> None:
         while self._monitor.poll(0):
             (event,) = _EVENT.unpack_from(self._monitor.recv_multipart()[0])
-            refused = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH  # it said so itself
+            # It said so itself; or it wants keys and there are none, or the other way: where this
+            # side sees that first, ZeroMQ does not try again, and no second failure comes.
+            refused = event in (
+                zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+                zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+            )
             self._failures += _FAILURES_TO_BELIEVE if refused else 1
         if self._failures < _FAILURES_TO_BELIEVE:
             return

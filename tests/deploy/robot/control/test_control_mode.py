@@ -77,7 +77,13 @@ def controlling(*options: str) -> Generator[World]:
 
 
 @pytest.mark.system
-def test_five_seconds_at_50_hz_reach_every_subscriber_without_a_hole(world: World):
+def test_five_seconds_at_50_hz_reach_every_subscriber_without_a_hole():
+    # Its watchdog has tests of its own, and rightly stops a machine that is too busy.
+    with controlling("safety.watchdog_periods=250") as world:
+        _five_seconds_without_a_hole(world)
+
+
+def _five_seconds_without_a_hole(world: World) -> None:
     listener = zmq.Context.instance().socket(zmq.SUB)
     listener.subscribe(b"")
     listener.connect(world.actions)
