@@ -116,6 +116,7 @@ def test_what_the_forward_pass_keeps_is_the_same_for_every_depth_when_nested():
     assert _saved(4, "none") > 2.5 * _saved(1, "none")
 
 
+@pytest.mark.slow  # what other tests leave to the collector is in the peak
 def test_peak_memory_is_flat_in_the_depth_when_nested_and_grows_without():
     one, four = _peak(1, "nested"), _peak(4, "nested")
     assert four < 1.1 * one

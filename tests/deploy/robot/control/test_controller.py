@@ -69,7 +69,7 @@ def test_a_robot_comes_to_its_goal_however_old_observations_and_late_chunks_are(
     robot = controller(parts=parts)
     places, waiting = [0.0], list[tuple[ChunkRequest, int]]()
     asked = 0
-    for tick in range(60 * parts):
+    for tick in range(150 * parts):
         step = max(0, robot.step - age)
         robot.observe(seen(places[step], step))
         for request, due in waiting:
