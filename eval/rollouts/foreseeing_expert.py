@@ -12,13 +12,9 @@ from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from loopdit.datasets.spec import COMMITTED, Observation
-from loopdit.deploy.robot.committed import unpacked
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment, Expert
-from loopdit.eval.rollouts.rollout import Answer
-
-_PLANNED = 16
+from loopdit.eval.rollouts.planning_expert import PLANNED, PlanningExpert
 
 
 @runtime_checkable
@@ -28,12 +24,8 @@ class _Imagining(Protocol):
         ...
 
 
-class ForeseeingExpert:
-    """See `rollout.RolloutPolicy`. It looks at the simulator's state, not at the observation."""
-
-    looks = False
-    history = 1
-    committed = 16
+class ForeseeingExpert(PlanningExpert):
+    """See `PlanningExpert`."""
 
     def __init__(self, env: Environment) -> None:
         if not isinstance(env, _Imagining):
@@ -41,25 +33,16 @@ class ForeseeingExpert:
                 "policy=foreseeing-expert plays in a copy of the world, and this environment makes "
                 "none. Use a built-in environment, or policy=expert."
             )
-        self._env = env
-        self._expert: Expert | None = None
+        super().__init__(env)
+        self._world = env
 
-    def reset(self, seed: int) -> None:
-        """Take a fresh expert for the episode that just started."""
-        del seed
-        self._expert = cast(Environment, self._env).expert()
-
-    def chunk(self, observation: Observation, instruction: str) -> Answer:
-        """(n + H, A), what is in flight in front."""
-        del instruction
-        if self._expert is None:
-            raise RuntimeError("reset the policy before asking it for a chunk.")
-        env = cast(Environment, self._env)
-        actions = [*unpacked(observation[COMMITTED])]
-        with self._env.imagined():
-            for action in actions:
+    def planned(self, expert: Expert, in_flight: list[np.ndarray]) -> list[np.ndarray]:
+        """Played in the copy, each in turn."""
+        env, actions = cast(Environment, self._env), list[np.ndarray]()
+        with self._world.imagined():
+            for action in in_flight:
                 env.step(action)
-            for _ in range(_PLANNED):
-                actions.append(self._expert.action())
+            for _ in range(PLANNED):
+                actions.append(expert.action())
                 env.step(actions[-1])
-        return Answer(np.stack(actions))
+        return actions

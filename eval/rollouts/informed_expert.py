@@ -10,17 +10,13 @@ Shapes: n actions in flight, H planned ones, A action dim.
 """
 
 from contextlib import AbstractContextManager, ExitStack
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from loopdit.datasets.spec import COMMITTED, Observation
-from loopdit.deploy.robot.committed import unpacked
 from loopdit.errors import ConfigError
 from loopdit.eval.environment import Environment, Expert
-from loopdit.eval.rollouts.rollout import Answer
-
-_PLANNED = 16
+from loopdit.eval.rollouts.planning_expert import PLANNED, PlanningExpert
 
 
 @runtime_checkable
@@ -30,12 +26,8 @@ class _Commanded(Protocol):
         ...
 
 
-class InformedExpert:
-    """See `rollout.RolloutPolicy`. It looks at the simulator's state, not at the observation."""
-
-    looks = False
-    history = 1
-    committed = 16
+class InformedExpert(PlanningExpert):
+    """See `PlanningExpert`."""
 
     def __init__(self, env: Environment) -> None:
         if not isinstance(env, _Commanded):
@@ -43,23 +35,15 @@ class InformedExpert:
                 "policy=informed-expert needs an expert that can be told what is in flight, and "
                 "this environment's cannot. Use a built-in environment, or policy=expert."
             )
-        self._env = env
-        self._expert: Expert | None = None
+        super().__init__(env)
+        self._world = env
 
-    def reset(self, seed: int) -> None:
-        """Take a fresh expert for the episode that just started."""
-        del seed
-        self._expert = cast(Environment, self._env).expert()
-
-    def chunk(self, observation: Observation, instruction: str) -> Answer:
-        """(n + H, A), what is in flight in front."""
-        del instruction
-        if self._expert is None:
-            raise RuntimeError("reset the policy before asking it for a chunk.")
-        actions = [*unpacked(observation[COMMITTED])]
+    def planned(self, expert: Expert, in_flight: list[np.ndarray]) -> list[np.ndarray]:
+        """Each as if those before it had been commanded."""
+        actions: list[np.ndarray] = []
         with ExitStack() as commanded:
-            commanded.enter_context(self._env.as_commanded(np.array(actions)))
-            for _ in range(_PLANNED):
-                actions.append(self._expert.action())
-                commanded.enter_context(self._env.as_commanded(actions[-1][None]))
-        return Answer(np.stack(actions))
+            commanded.enter_context(self._world.as_commanded(np.array(in_flight)))
+            for _ in range(PLANNED):
+                actions.append(expert.action())
+                commanded.enter_context(self._world.as_commanded(actions[-1][None]))
+        return actions
