@@ -12,6 +12,7 @@ framing of one family, `encode` and `decode` are that of the policy's.
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
@@ -73,9 +74,7 @@ class Wire(Generic[Kind]):
                         f"{name} has dtype {array.dtype}; the wire carries {', '.join(DTYPES)}.",
                     )
                 headers.append(TensorHeader(name, known[0], array.shape))
-                raw = np.ascontiguousarray(array, dtype=known[1])
-                # As plain bytes, so that a frame's length is its length wherever it is looked at.
-                frames.append(raw.reshape(-1).view(np.uint8).data if raw.size else b"")
+                frames.append(_raw(array, known[1]))
             message = msgspec.structs.replace(message, tensors=tuple(headers))
         frames[0] = self._magic + _encoder.encode(message)
         return frames
@@ -161,25 +160,46 @@ def _seq_in(fields: Any) -> int:
     return seq if isinstance(seq, int) and 0 < seq < 2**63 else 0
 
 
+def _raw(array: np.ndarray, dtype: "np.dtype[Any]") -> Frame:
+    """As plain bytes, so that a frame's length is its length wherever it is looked at."""
+    if array.dtype is not dtype or not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array, dtype=dtype)
+    return array.reshape(-1).view(np.uint8).data if array.size else b""
+
+
 def _view_tensors(
     headers: tuple[TensorHeader, ...], frames: Sequence[Frame], max_bytes: int
 ) -> dict[str, np.ndarray]:
-    if len(headers) > MAX_TENSORS or len(frames) > MAX_TENSORS:
+    tensors: dict[str, np.ndarray] = {}
+    sizes = tuple(map(len, frames))
+    for (name, dtype, shape), frame in zip(_layout(headers, sizes, max_bytes), frames, strict=True):
+        view = np.ndarray(shape, dtype, frame)
+        # On a little-endian machine, that is all.
+        tensors[name] = view if dtype.isnative else view.astype(dtype.newbyteorder("="))
+    return tensors
+
+
+# Remembered: the observations of a client are alike, and checking is most of the work of decoding.
+@lru_cache(maxsize=32)
+def _layout(
+    headers: tuple[TensorHeader, ...], sizes: tuple[int, ...], max_bytes: int
+) -> tuple[tuple[str, "np.dtype[Any]", tuple[int, ...]], ...]:
+    """Name, dtype and shape of each tensor whose frame has that many bytes."""
+    if len(headers) > MAX_TENSORS or len(sizes) > MAX_TENSORS:
         raise WireError(
-            ErrorCode.TOO_BIG, f"{max(len(headers), len(frames))} tensors; at most {MAX_TENSORS}."
+            ErrorCode.TOO_BIG, f"{max(len(headers), len(sizes))} tensors; at most {MAX_TENSORS}."
         )
-    if len(headers) != len(frames):
+    if len(headers) != len(sizes):
         raise WireError(
             ErrorCode.MALFORMED,
-            f"{len(frames)} tensor frames where the header describes {len(headers)}.",
+            f"{len(sizes)} tensor frames where the header describes {len(headers)}.",
         )
-    total = sum(len(frame) for frame in frames)
-    if total > max_bytes:
-        raise WireError(ErrorCode.TOO_BIG, f"{total} bytes of tensors; at most {max_bytes}.")
-    tensors: dict[str, np.ndarray] = {}
-    for header, frame in zip(headers, frames, strict=True):
+    if sum(sizes) > max_bytes:
+        raise WireError(ErrorCode.TOO_BIG, f"{sum(sizes)} bytes of tensors; at most {max_bytes}.")
+    layout: dict[str, tuple[str, np.dtype[Any], tuple[int, ...]]] = {}
+    for header, size in zip(headers, sizes, strict=True):
         name, shape = header.name, header.shape
-        if name in tensors:
+        if name in layout:
             raise WireError(ErrorCode.MALFORMED, f"tensor {name[:64]!r} occurs twice.")
         dtype = DTYPES.get(header.dtype)
         if dtype is None:
@@ -194,13 +214,10 @@ def _view_tensors(
             )
         # Python integers: a product that would overflow 64 bits cannot slip through.
         needed = math.prod(shape) * dtype.itemsize
-        if needed != len(frame) or max(shape, default=0) > max_bytes:
+        if needed != size or max(shape, default=0) > max_bytes:
             raise WireError(
                 ErrorCode.SHAPE,
-                f"{name[:64]}: {header.dtype} {shape} is {needed} bytes, its frame has "
-                f"{len(frame)}.",
+                f"{name[:64]}: {header.dtype} {shape} is {needed} bytes, its frame has {size}.",
             )
-        view = np.frombuffer(frame, dtype).reshape(shape)
-        # On a little-endian machine, that is all.
-        tensors[name] = view if dtype.isnative else view.astype(dtype.newbyteorder("="))
-    return tensors
+        layout[name] = name, dtype, shape
+    return tuple(layout.values())

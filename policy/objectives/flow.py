@@ -15,11 +15,11 @@ from loopdit.policy.objectives.objective import (
     CLEAN,
     EULER,
     Predict,
+    SaysChunk,
     after,
     keep_known,
     per_action,
     require_steps,
-    squared_error,
     walk,
 )
 
@@ -32,20 +32,10 @@ _BETA = 1.5
 
 
 @dataclass(frozen=True)
-class Flow:
+class Flow(SaysChunk):
     """See `objective.Objective`. `sampler` is euler, or heun: second order, two passes a step."""
 
     sampler: str = EULER
-
-    @property
-    def direct(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def needs_fresh_noise(self) -> bool:
-        """No."""
-        return False
 
     def levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Beta(1, 1.5): more of them near the noise."""
@@ -56,22 +46,6 @@ class Flow:
     def noised(self, chunk: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """The point of the straight line from noise to chunk."""
         return torch.lerp(noise, chunk, per_action(level))
-
-    def target(self, chunk: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-        """The chunk."""
-        return chunk
-
-    def as_target(self, output: Tensor) -> Tensor:
-        """As it is."""
-        return output
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Squared error."""
-        return squared_error(output, target)
-
-    def chunk(self, sample: Tensor, output: Tensor, level: Tensor) -> Tensor:
-        """The output."""
-        return output
 
     def step(
         self,

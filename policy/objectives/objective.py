@@ -182,6 +182,36 @@ class Objective(Protocol):
         ...
 
 
+class SaysChunk:
+    """What objectives have in common whose model says the chunk itself, by squared error."""
+
+    @property
+    def direct(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def needs_fresh_noise(self) -> bool:
+        """No."""
+        return False
+
+    def target(self, chunk: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """The chunk."""
+        return chunk
+
+    def as_target(self, output: Tensor) -> Tensor:
+        """As it is."""
+        return output
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Squared error."""
+        return squared_error(output, target)
+
+    def chunk(self, sample: Tensor, output: Tensor, level: Tensor) -> Tensor:
+        """The output."""
+        return output
+
+
 def squared_error(output: Tensor, target: Tensor) -> Tensor:
     """Of each element."""
     return (output - target).square()

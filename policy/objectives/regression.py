@@ -12,26 +12,16 @@ from torch import Tensor
 from loopdit.policy.objectives.objective import (
     CLEAN,
     Predict,
+    SaysChunk,
     keep_known,
     require_steps,
-    squared_error,
     walk,
 )
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(SaysChunk):
     """See `objective.Objective`. Steps are ignored."""
-
-    @property
-    def direct(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def needs_fresh_noise(self) -> bool:
-        """No."""
-        return False
 
     def levels(self, count: int, generator: torch.Generator) -> Tensor:
         """All 0."""
@@ -40,22 +30,6 @@ class Regression:
     def noised(self, chunk: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """Zero, and known actions."""
         return keep_known(chunk, torch.zeros_like(chunk), level)
-
-    def target(self, chunk: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-        """The chunk."""
-        return chunk
-
-    def as_target(self, output: Tensor) -> Tensor:
-        """As it is."""
-        return output
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Squared error."""
-        return squared_error(output, target)
-
-    def chunk(self, sample: Tensor, output: Tensor, level: Tensor) -> Tensor:
-        """The output."""
-        return output
 
     def step(
         self,
