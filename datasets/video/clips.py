@@ -5,7 +5,8 @@ Shapes: T steps of an episode, F frames of a clip, H x W the clip's picture. uin
 A clip ends at the present: it is the frame of step t and those of the F - 1 steps before it, the
 episode's first frame standing for what was before its start. That is what a policy that is served
 has seen at step t, so features that actions are learned from never hold the future. F is 4 k + 1,
-which CogVideoX's autoencoder makes k + 1 latent frames of.
+which CogVideoX's autoencoder makes k + 1 latent frames of; or 1, the present frame alone, which it
+makes one of: a third of the transformer's work on 9, and nothing is seen of what moves.
 
 A picture keeps its proportions: it is scaled to fit into H x W with black beside it (pad), or to
 cover it with its edges cut off (crop). Robots work at the edges of their pictures, and a third of
@@ -26,7 +27,7 @@ from loopdit.errors import ConfigError, StoreError
 
 PAD, CROP, STRETCH = "pad", "crop", "stretch"
 FITS = (PAD, CROP, STRETCH)
-LEAST_FRAMES, MOST_FRAMES = 9, 49
+ONE_FRAME, LEAST_FRAMES, MOST_FRAMES = 1, 9, 49
 TIME_STRIDE = 4  # frames that are one latent frame, after the first
 _MULTIPLE = 16  # pixels of a side: the autoencoder's 8 times the transformer's patch of 2
 _NAMED = 3  # short episodes in a message
@@ -37,19 +38,22 @@ class ClipConfig:
     """The video that a policy is shown."""
 
     camera: str = option("", "the camera whose video is used; empty: the data's first")
-    frames: int = option(9, "frames of a clip, up to the present: 4 k + 1, from 9 to 49")
+    frames: int = option(
+        9, "frames of a clip, up to the present: 4 k + 1, from 9 to 49, or 1, the present alone"
+    )
     height: int = option(480, "pixels, a multiple of 16")
     width: int = option(720, "pixels, a multiple of 16")
     fit: str = option(PAD, "pad (nothing is cut off), crop (nothing is added), or stretch")
     every: int = option(1, "steps between two clips that are trained on; each is kept as latents")
 
     def __post_init__(self) -> None:
-        inside = LEAST_FRAMES <= self.frames <= MOST_FRAMES
+        inside = self.frames == ONE_FRAME or LEAST_FRAMES <= self.frames <= MOST_FRAMES
         if not inside or self.frames % TIME_STRIDE != 1:
             below = max(LEAST_FRAMES, min(MOST_FRAMES, (self.frames - 1) // 4 * 4 + 1))
             raise ConfigError(
                 f"video.frames={self.frames} must be 4 k + 1, from {LEAST_FRAMES} to "
-                f"{MOST_FRAMES}: the autoencoder makes one latent frame of four. Use {below}."
+                f"{MOST_FRAMES}, or {ONE_FRAME}: the autoencoder makes one latent frame of four. "
+                f"Use {below}."
             )
         for name in ("height", "width"):
             if getattr(self, name) < _MULTIPLE or getattr(self, name) % _MULTIPLE:
@@ -80,7 +84,12 @@ class ClipConfig:
 
     def steps(self, length: int) -> range:
         """The steps at which clips of an episode of so many steps end."""
-        return range(0, length, self.every)
+        return clip_ends(length, self.every)
+
+
+def clip_ends(length: int, every: int) -> range:
+    """The steps of an episode of so many at which clips end, one `every` so many steps."""
+    return range(0, length, every)
 
 
 def clip_steps(steps: np.ndarray, frames: int) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 Shapes: B windows, F frames of a clip, T latent frames of C x h x w, H action horizon, A action dim.
 
-Windows are where clips end (`ClipConfig.steps`), and are otherwise those of `WindowSampler`: they
-never reach into another episode, each comes once in an epoch, and which of them a batch holds
+Windows are where the clips end that the latents are of, and are otherwise those of `WindowSampler`:
+they never reach into another episode, each comes once in an epoch, and which of them a batch holds
 follows from (data, seed, step) alone.
 """
 
@@ -20,12 +20,13 @@ from loopdit.datasets.mapped_frames import EpisodeFiles, MapBudget
 from loopdit.datasets.mixing import DataPart, order_of
 from loopdit.datasets.step_vectors import describe_episode, load_vectors
 from loopdit.datasets.store import ACTION
-from loopdit.datasets.video.clips import ClipConfig, require_whole_clips
+from loopdit.datasets.video.clips import clip_ends, require_whole_clips
 from loopdit.datasets.video.latent_store import DTYPE, LatentStore
 from loopdit.datasets.windows import Batch
 from loopdit.errors import ConfigError, StoreError
 
 LATENTS = "latents"
+_RAM_BYTES = 1 << 30  # of vectors; beyond it they are mapped
 
 
 class LatentSampler:
@@ -39,18 +40,17 @@ class LatentSampler:
         self,
         parts: Sequence[DataPart],
         latents: LatentStore,
-        clips: ClipConfig,
         horizon: int,
         batch_size: int,
         seed: int,
         cache: DecodedCache | None = None,
-        ram_bytes: int = 1 << 30,
         actions: ActionFilter | None = None,
     ) -> None:
-        require_whole_clips(parts, clips.frames)
+        frames, self._every = latents.key.frames, latents.key.every
+        require_whole_clips(parts, frames)
         _require_latents(parts, latents)
         self.horizon = horizon
-        self.history = clips.frames
+        self.history = frames
         self.batch_size = batch_size
         self.seed = seed
         self.notes: tuple[str, ...] = ()
@@ -67,18 +67,17 @@ class LatentSampler:
         place = {instruction: i for i, instruction in enumerate(self.instructions)}
         self._instruction = np.array([place[r.instruction] for r in records], np.int64)
         lengths = np.array([record.length for record in records])
-        clip_counts = np.array([len(clips.steps(int(length))) for length in lengths])
-        self._every = clips.every
+        clip_counts = np.array([self._clips(int(length)) for length in lengths])
         self._first_step = np.cumsum([0, *lengths])  # of each episode, through all of them
         self._first_clip = np.cumsum([0, *clip_counts])
         sizes = [
-            sum(len(clips.steps(part.store.episodes[index].length)) for index in own)
+            sum(self._clips(part.store.episodes[index].length) for index in own)
             for part, own in zip(parts, ordered, strict=True)
         ]
         self._order = order_of(parts, sizes, seed)
         vectors = self.spec.tensors
         self._vectors = load_vectors(
-            vectors, self._episodes, cache or DecodedCache.default(), ram_bytes, actions
+            vectors, self._episodes, cache or DecodedCache.default(), _RAM_BYTES, actions
         )
         self._latents = EpisodeFiles(
             latents.shape,
@@ -134,6 +133,10 @@ class LatentSampler:
             (describe_episode(*self._episodes[episode]), at)
             for episode, at in zip(episodes.tolist(), steps.tolist(), strict=True)
         ]
+
+    def _clips(self, length: int) -> int:
+        """How many an episode of so many steps has."""
+        return len(clip_ends(length, self._every))
 
     def _windows_of(self, step: int, part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The clips of a batch (B,), and the episodes that they are of."""

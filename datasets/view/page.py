@@ -84,16 +84,11 @@ def page_html(store: EpisodeStore, episodes: Sequence[int], most: int, widest: i
 
     Raises StoreError for an episode that cannot be read.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    from loopdit.pages import page_templates
+
+    environment = page_templates([_TEMPLATES])
     environment.filters["svg"] = Markup  # made here, from numbers and escaped names
     return environment.get_template("view.html").render(
         name=Path(str(store.path)).name,

@@ -2,9 +2,11 @@
 
 What a graft is exported as is its weights: there are no graphs of it. `encode` makes latents of the
 clip and runs the transformer over them, each block K times; `denoise` is the action decoder's. On a
-GPU everything after the latents is captured once for each (K, steps, batch) and replayed.
+GPU everything after the latents is captured once for each (K, steps, batch) and replayed; where
+tokens halt it runs launch by launch, since what is skipped depends on what was computed.
 
-The GPU's half is written to torch's documented CUDA graphs and has not been run.
+The GPU's half is written to torch's documented CUDA graphs and has not been run. That what is
+captured asks nothing of the host is tested on the meta device.
 """
 
 from collections import OrderedDict
@@ -24,7 +26,8 @@ from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.errors import BundleError
 from loopdit.policy.encoders.vocabulary import INSTRUCTION
 from loopdit.policy.graft.checkpoint import load_graft_checkpoint
-from loopdit.policy.graft.graft_policy import GraftContext
+from loopdit.policy.graft.config import TOKEN
+from loopdit.policy.graft.graft_policy import GraftContext, GraftPolicy
 
 TORCH, CUDA_GRAPH = "torch", "cuda-graph"
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -36,7 +39,9 @@ _WARM_UPS = 3
 class GraftBackend:
     """See `Backend`."""
 
-    def __init__(self, bundle: Bundle, options: BackendOptions, name: str) -> None:
+    def __init__(
+        self, bundle: Bundle, policy: GraftPolicy, options: BackendOptions, name: str
+    ) -> None:
         self.name = name
         self.device = "cuda" if name == CUDA_GRAPH else "cpu"
         self.threads = options.threads
@@ -44,9 +49,9 @@ class GraftBackend:
         self._bundle = bundle
         if self.device == "cpu":
             torch.set_num_threads(self.threads)  # of the whole process
-        policy = load_graft_checkpoint(bundle.path).policy
         if self.precision in _DTYPES:
             policy.graft.to(_DTYPES[self.precision])
+            policy.encoder.to(_DTYPES[self.precision])
         with gpu_memory() if self.device == "cuda" else nullcontext():
             self.policy = policy.to(self.device)
 
@@ -90,8 +95,10 @@ class GraftBackend:
 class CapturedGraftBackend(GraftBackend):
     """See `WholeChunkBackend`: a chunk of one launch, after its latents."""
 
-    def __init__(self, bundle: Bundle, options: BackendOptions, name: str) -> None:
-        super().__init__(bundle, options, name)
+    def __init__(
+        self, bundle: Bundle, policy: GraftPolicy, options: BackendOptions, name: str
+    ) -> None:
+        super().__init__(bundle, policy, options, name)
         self._graphs: OrderedDict[tuple[int, int, int], _Captured] = OrderedDict()
 
     @torch.inference_mode()
@@ -148,7 +155,9 @@ def load(name: str, bundle: Bundle, options: BackendOptions) -> Backend:
     if name not in (CUDA_GRAPH, TORCH):
         raise BundleError(
             f"backend={name} runs exported graphs or kernels of looped policies, and "
-            f"{bundle.path} is a grafted video model. Use backend={TORCH}, or {CUDA_GRAPH} on a "
-            f"GPU."
+            f"{bundle.path} is a grafted video model, whose bundle is its weights for torch "
+            f"(docs/graft.md says why). Use backend={TORCH}, or {CUDA_GRAPH} on a GPU."
         )
-    return (CapturedGraftBackend if name == CUDA_GRAPH else GraftBackend)(bundle, options, name)
+    policy = load_graft_checkpoint(bundle.path).policy
+    captured = name == CUDA_GRAPH and policy.config.graft.halting != TOKEN
+    return (CapturedGraftBackend if captured else GraftBackend)(bundle, policy, options, name)

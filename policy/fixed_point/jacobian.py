@@ -32,9 +32,10 @@ def spectral_norm(
     """The largest singular value of each sample's J at `state` (B, ...) -> (B,).
 
     Power iteration on the transpose of J times J, until no sample's estimate changes by
-    `tolerance` of itself. The estimate comes from below: what J does to one vector of length 1.
+    `tolerance` of itself. The estimate comes from below: what J does to one vector of length 1. It
+    carries no gradient: one to the function's parameters would keep every iteration's graph.
     """
-    with differentiable_attention():
+    with torch.no_grad(), differentiable_attention():
         value, transposed = _linearised(function, state)
         # What `transposed` makes of a vector is linear in it, so its own derivative is J. Forward
         # mode says the same, and on its first use warns of torch's own deprecated scripts.

@@ -74,6 +74,7 @@ class Graft(nn.Module):
         for name, value in transformer.named_parameters():
             value.requires_grad_(name in self._originals)
         self._processors: dict[str, Any] = {}
+        self._masks: dict[Any, Tensor] = {}
         if config.looped == BACKBONE:
             self._loop_blocks()
         self._trained = {n for n, p in transformer.named_parameters() if p.requires_grad}
@@ -179,12 +180,17 @@ class Graft(nn.Module):
             blocks[i] = _wrapped(cast(CogVideoXBlock, block), config)
 
     def _mask(self, latents: Tensor, text: Tensor) -> Tensor | None:
-        """Which tokens may see which (S + N, S + N), of several robots that are kept apart."""
+        """Which tokens may see which (S + N, S + N), of several robots that are kept apart: made
+        once for each size, since a CUDA graph cannot fetch it from the host."""
         config = self.config
         if not config.keeps_robots_apart:
             return None
-        video = self.robot_of_tokens(tuple(latents.shape[1:])).to(latents.device)
-        return token_mask(config.topology, config.robots, text.shape[1], video)
+        sizes = (tuple(latents.shape[1:]), text.shape[1], latents.device)
+        if sizes not in self._masks:
+            with torch.inference_mode(False):  # or training could not use it later
+                video = self.robot_of_tokens(sizes[0]).to(latents.device)
+                self._masks[sizes] = token_mask(config.topology, config.robots, sizes[1], video)
+        return self._masks[sizes]
 
     def robot_of_tokens(self, latents: tuple[int, ...]) -> Tensor:
         """Whose each video token is (N,), of latents (T, C, H, W)."""

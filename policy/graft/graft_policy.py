@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from loopdit.datasets.spec import PolicySpec, TensorSpec
-from loopdit.datasets.video.clips import fitted
+from loopdit.datasets.video.clips import ONE_FRAME, fitted
 from loopdit.errors import ConfigError
 from loopdit.policy.encoders.vocabulary import INSTRUCTION
 from loopdit.policy.graft.backbone import Backbone, keep_positions, load_backbone
@@ -138,8 +138,11 @@ class GraftPolicy(nn.Module):
         return found
 
     def latents(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """Raw batched frames (B, F, H, W, 3) of the camera -> (B, T, C, h, w)."""
+        """Raw batched frames (B, F, H, W, 3) of the camera, (B, H, W, 3) of a clip of one frame ->
+        (B, T, C, h, w)."""
         frames = observation[self.camera]
+        if self.config.video.frames == ONE_FRAME:
+            frames = frames[:, None]
         video = self.config.video
         if tuple(frames.shape[2:4]) != (video.height, video.width):
             pictures = [

@@ -115,11 +115,11 @@ class LatentEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Tensor:
-        """uint8 (B, F, H, W, 3), already of the clip's size -> (B, T, C, h, w)."""
+        """uint8 (B, F, H, W, 3), already of the clip's size -> (B, T, C, h, w) float32."""
         config: Any = self.vae.config
         pixels = frames.permute(0, 4, 1, 2, 3).to(self.vae.dtype) / 127.5 - 1  # (B, 3, F, H, W)
         posterior: Any = self.vae.encode(pixels, return_dict=False)[0]
-        return (posterior.mode() * config.scaling_factor).transpose(1, 2)
+        return (posterior.mode().float() * config.scaling_factor).transpose(1, 2)
 
 
 def encode_episodes(
@@ -184,9 +184,7 @@ def _in_batches(
 ) -> list[np.ndarray]:
     """Clips of `pictures` at `places` (n, F), so many at once."""
     parts = [places[start : start + batch] for start in range(0, len(places), batch)]
-    return [
-        encoder(torch.from_numpy(pictures[part]).to(device)).float().cpu().numpy() for part in parts
-    ]
+    return [encoder(torch.from_numpy(pictures[part]).to(device)).cpu().numpy() for part in parts]
 
 
 def _frozen(vae: AutoencoderKLCogVideoX) -> AutoencoderKLCogVideoX:

@@ -8,9 +8,11 @@ and of the data beside it are a margin.
 Shapes: B windows that are computed at once, T latent frames of C x h x w, S text tokens.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
@@ -18,12 +20,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loopdit.errors import ConfigError
-from loopdit.policy.graft.config import BACKBONE, GraftConfig
+from loopdit.policy.graft.config import ALL, BACKBONE, GraftConfig
 from loopdit.policy.graft.graft import graft
 from loopdit.policy.graft.looped_block import LOOP, NESTED, NO_CHECKPOINT
 
 FP32, BF16 = "fp32", "bf16"
 _BYTES = {FP32: 4, BF16: 2}
+_GATHERED = 2  # blocks that are whole at once: one computes while the next is fetched
 _MARGIN = 1.15  # of what is counted: allocator, kernels' workspaces, the batch itself
 _MOST_PIECES = 1024
 
@@ -32,7 +35,7 @@ _MOST_PIECES = 1024
 class Work:
     """What one step computes. `transformer` is its configuration, `frozen` and `trained` numbers of
     parameters, `latents` (T, C, h, w), `rows` B, `passes` the K of each pass whose gradients a
-    piece of the batch gathers."""
+    piece of the batch gathers, `shares` of how many processes the weights are spread over."""
 
     transformer: Mapping[str, Any]
     graft: GraftConfig
@@ -43,6 +46,7 @@ class Work:
     passes: Sequence[int]
     precision: str = FP32
     checkpointing: str = NO_CHECKPOINT
+    shares: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,25 +71,36 @@ class TrainingMemory:
 
 def training_memory(work: Work) -> TrainingMemory:
     """Of one process on one device."""
+    saved = _saved(work)
     weights = work.frozen * _BYTES[work.precision] + 4 * work.trained
     optimizer = 4 * 4 * work.trained
-    return TrainingMemory(weights, optimizer, _activations(work))
+    if work.shares > 1:
+        block = saved.numbers * (4 if work.graft.freeze == ALL else _BYTES[work.precision])
+        # What is in no block is whole throughout a step.
+        outside = max(0, weights - int(work.transformer["num_layers"]) * block)
+        weights = weights // work.shares + outside + _GATHERED * block
+        optimizer //= work.shares
+    return TrainingMemory(weights, optimizer, _activations(work, saved))
 
 
-def require_fits(work: Work, batch: int, free: int) -> TrainingMemory:
+def require_fits(work: Work, batch: int, free: int, processes: int = 1) -> TrainingMemory:
     """What `work` takes. Raises ConfigError where `free` bytes are less, with the settings that
-    would fit: `batch` windows in more pieces, checkpoints, or half the bits."""
+    would fit: `batch` windows in more pieces, checkpoints, half the bits, or weights spread over
+    `processes`."""
     found = training_memory(work)
     if found.total <= free:
         return found
     said = f"this training needs {_gib(found.total)}, and {_gib(free)} are free."
     remedies = [
-        text for text, other in _alternatives(work, batch) if training_memory(other).total <= free
+        text
+        for text, other in _alternatives(work, batch, processes)
+        if training_memory(other).total <= free
     ]
     if not remedies:
         raise ConfigError(
             f"{said} No setting of checkpoint, accumulate or precision fits: use fewer or smaller "
-            f"frames (video.frames, video.height), graft.freeze=frozen, or several GPUs."
+            f"frames (video.frames, video.height), graft.freeze=frozen, or more GPUs with "
+            f"shard=true."
         )
     raise ConfigError(f"{said} It would fit with {' or '.join(remedies)}.")
 
@@ -99,7 +114,7 @@ def free_memory(device: torch.device) -> int:
     return 1024 * int(rows["MemAvailable"].split()[0])
 
 
-def _alternatives(work: Work, batch: int) -> Iterable[tuple[str, Work]]:
+def _alternatives(work: Work, batch: int, processes: int) -> Iterable[tuple[str, Work]]:
     """What to say and the work it makes, the cheapest first; each kind once."""
     for checkpointing in (LOOP, NESTED):
         if work.checkpointing == NO_CHECKPOINT and work.graft.halting == "none":
@@ -111,6 +126,10 @@ def _alternatives(work: Work, batch: int) -> Iterable[tuple[str, Work]]:
     if work.graft.halting == "none":
         both = replace(both, checkpointing=NESTED)
     yield from _first(_pieces(both, batch), _words(work, both))
+    if work.shares < processes:
+        yield "shard=true", replace(work, shares=processes)
+        every = replace(both, shares=processes)
+        yield f"shard=true {_words(work, every)}".strip(), every
 
 
 def _pieces(work: Work, batch: int) -> Iterable[tuple[int, Work]]:
@@ -139,9 +158,9 @@ def _words(before: Work, after: Work) -> str:
     return "".join(said)
 
 
-def _activations(work: Work) -> int:
+def _activations(work: Work, saved: "_Saved") -> int:
     """What is kept at the worst moment: of all passes, and of the loop that is computed again."""
-    one, loop, state = _saved(work)
+    one, loop, state, _ = saved
     blocks = int(work.transformer["num_layers"])
     looped = work.graft.looped == BACKBONE
     outside = one - loop
@@ -154,20 +173,44 @@ def _activations(work: Work) -> int:
     return sum(outside + kept(loops) for loops in work.passes) + again[work.checkpointing]
 
 
-def _saved(work: Work) -> tuple[int, int, int]:
-    """Bytes: all that is saved with one block and one loop, of one loop, and of a loop's input."""
-    first, state = _saved_by_one_block(work, 1)
+class _Saved(NamedTuple):
+    """Bytes: all that is saved with one block and one loop, of one loop, of a loop's input; and the
+    numbers in a block's weights."""
+
+    one: int
+    loop: int
+    state: int
+    numbers: int
+
+
+def _saved(work: Work) -> _Saved:
+    sizes = json.dumps(dict(work.transformer), sort_keys=True)
+    block = _Block(sizes, work.graft, work.latents, work.rows, work.precision)
+    first, state, numbers = _saved_by_one_block(block, 1)
     if work.graft.looped != BACKBONE:
-        return first, first, state
-    second, _ = _saved_by_one_block(work, 2)
-    return first, second - first, state
+        return _Saved(first, first, state, numbers)
+    second, _, _ = _saved_by_one_block(block, 2)
+    return _Saved(first, second - first, state, numbers)
 
 
-def _saved_by_one_block(work: Work, loops: int) -> tuple[int, int]:
+class _Block(NamedTuple):
+    """What one block's work depends on: checkpoints and processes are counted from it. `sizes` is
+    the transformer's configuration as JSON."""
+
+    sizes: str
+    graft: GraftConfig
+    latents: tuple[int, int, int, int]
+    rows: int
+    precision: str
+
+
+@cache  # the same for each remedy that is tried
+def _saved_by_one_block(work: _Block, loops: int) -> tuple[int, int, int]:
+    """Bytes of all that is saved, and of a loop's input; the numbers in the block's weights."""
     dtype = torch.bfloat16 if work.precision == BF16 else torch.float32
     kept: dict[int, Tensor] = {}
     with FakeTensorMode():
-        sizes: dict[str, Any] = {**work.transformer, "num_layers": 1}
+        sizes: dict[str, Any] = {**json.loads(work.sizes), "num_layers": 1}
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
@@ -193,7 +236,8 @@ def _saved_by_one_block(work: Work, loops: int) -> tuple[int, int]:
             said = grafted(latents, text, level, loops if work.graft.looped == BACKBONE else None)
         tokens = said.hidden.shape[1] + words
         state = work.rows * tokens * said.hidden.shape[2] * said.hidden.element_size()
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), state
+        numbers = sum(p.numel() for p in grafted.transformer.transformer_blocks.parameters())
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), state, numbers
 
 
 def _gib(size: int) -> str:

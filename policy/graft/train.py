@@ -28,6 +28,7 @@ from loopdit.policy.graft.graft_policy import GraftPolicy
 from loopdit.policy.graft.latents import encode_episodes
 from loopdit.policy.graft.losses import ALL_LEVELS, SERVED
 from loopdit.policy.graft.memory import Work, free_memory, require_fits
+from loopdit.policy.graft.sharding import require_several
 from loopdit.policy.graft.train_config import GraftTrainConfig
 from loopdit.policy.graft.trainer import GraftTrainer
 from loopdit.policy.graft.validation import GraftValidation
@@ -69,8 +70,12 @@ def train_graft(config: GraftTrainConfig, clock: Callable[[], float] = time.mono
     Raises ConfigError, StoreError, SpecMismatch or CheckpointError before any work is lost.
     """
     out = Path(config.out)
-    with joined_processes(config.device, config.precision, False, config.threads) as accelerator:
-        require_replicas(accelerator.distributed_type)
+    with joined_processes(
+        config.device, config.precision, compiled=False, threads=config.threads, partial=True
+    ) as accelerator:
+        require_ours(accelerator.distributed_type)
+        if config.shard:
+            require_several(accelerator)
         refuse_to_overwrite(config, out)
         require_packages(config.log)
         data = open_data(config.data_options)
@@ -111,14 +116,14 @@ def train_graft(config: GraftTrainConfig, clock: Callable[[], float] = time.mono
     return out
 
 
-def require_replicas(kind: DistributedType) -> None:
-    """Raise ConfigError where weights would be sharded: checkpoints are of whole ones. At every
-    freeze level a CogVideoX-2B fits one GPU of 80 GB, and what is split is the batch."""
+def require_ours(kind: DistributedType) -> None:
+    """Raise ConfigError where the launcher would have accelerate wrap the model otherwise: how
+    weights are spread is said by shard=, and the launcher starts processes."""
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise ConfigError(
-            f"{kind.value} shards weights between GPUs, and policy-train graft keeps them whole on "
-            f"each. Use configs/accelerate/ddp.yaml, with checkpoint=nested or accumulate= where "
-            f"memory is short."
+            f"the launcher's configuration asks for {kind.value}, and policy-train graft spreads "
+            f"weights itself, block by block (torch's FSDP2). Use shard=true with "
+            f"configs/accelerate/ddp.yaml."
         )
 
 
@@ -153,7 +158,6 @@ def _sampler(
     return LatentSampler(
         parts,
         latents,
-        config.video,
         config.action_horizon,
         batch_size,
         config.seed if seed is None else seed,
@@ -184,7 +188,7 @@ def _require_memory(
     transformer = policy.graft.transformer
     trained = sum(p.numel() for p in policy.trained().values())
     every = sum(p.numel() for p in policy.graft.parameters())
-    if accelerator.num_processes > 1:  # where the autoencoder stays on the device
+    if accelerator.num_processes > 1 and not config.shard:  # DDP keeps it there
         every += sum(p.numel() for p in policy.encoder.parameters())
     in_graft = sum(p.numel() for p in policy.graft.trained().values())
     rows = -(-config.batch_size // (accelerator.num_processes * config.accumulate))
@@ -198,9 +202,14 @@ def _require_memory(
         _passes(config),
         config.precision,
         config.checkpoint,
+        accelerator.num_processes if config.shard else 1,
     )
     batch = config.batch_size // accelerator.num_processes
-    found = require_fits(work, batch, free_memory(accelerator.device))
+    free = free_memory(accelerator.device)
+    if accelerator.device.type == "cpu":
+        found = require_fits(work, batch, free // local_part()[1])  # they share it
+    else:
+        found = require_fits(work, batch, free, accelerator.num_processes)
     if accelerator.is_main_process:
         sys.stdout.write(f"{found.sentence()}\n")
 

@@ -1,8 +1,6 @@
 """The options of `policy-train graft`."""
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 from loopdit.command import option, require_choice, require_effect
 from loopdit.datasets.action_filters import ActionsConfig
@@ -22,26 +20,23 @@ from loopdit.policy.training.closed_loop import EvaluateConfig
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.logs import LogConfig
 from loopdit.policy.training.normalization import NormalizeConfig
+from loopdit.policy.training.run_config import RunConfig
 
+_SHARED = ("filter", "actions", "normalize", "evaluate", "log")  # options of their own
 _CHOICES = {
-    "device": ("auto", "cpu", "cuda"),
-    "precision": ("fp32", "bf16"),
     "levels": (ALL_LEVELS, SERVED),
     "checkpoint": (NO_CHECKPOINT, LOOP, NESTED),
 }
 
 
 @dataclass(frozen=True)
-class GraftTrainConfig:
-    """One training run of a graft policy. Length is `steps`; `minutes` ends it earlier."""
+class GraftTrainConfig(RunConfig):
+    """One training run of a graft policy."""
 
-    data: Any = option(
-        "outputs/demonstrations.zarr", "episode store to learn from, or a list of several"
-    )
-    weights: list[float] = option(
-        [], "share of each store in the batches, as [0.7,0.3]; empty: by their sizes"
-    )
     out: str = option("outputs/graft", "folder of the checkpoint")
+    steps: int = option(5000, "optimizer steps")
+    batch_size: int = option(8, "windows in a step, of all processes together")
+    learning_rate: float = option(1e-4, "peak of the cosine schedule")
     model: str = option(
         TINY,
         "folder of CogVideoX's weights (transformer/, vae/, scheduler/), or tiny: a small model of "
@@ -66,32 +61,16 @@ class GraftTrainConfig:
     )
     video_weight: float = option(1.0, "of the video's loss; 0 = actions alone")
     action_weight: float = option(1.0, "of the actions' loss")
-    steps: int = option(5000, "optimizer steps")
-    minutes: float = option(0.0, "end after so many minutes even if steps are left; 0 = no limit")
-    batch_size: int = option(8, "windows in a step, of all processes together")
-    accumulate: int = option(1, "pieces that a batch is computed in, to need less memory")
     checkpoint: str = option(
         LOOP,
         "activations computed again in the backward pass: none, loop (each loop's input is kept) "
         "or nested (each block's alone: as much memory for every K, and one more forward pass)",
     )
-    learning_rate: float = option(1e-4, "peak of the cosine schedule")
-    warmup_steps: int = option(100, "steps over which the learning rate rises")
-    weight_decay: float = option(1e-3, "AdamW's")
-    clip_norm: float = option(1.0, "longest gradient, longer ones are shortened; 0 = any")
-    ema_decay: float = option(0.998, "decay of the weight average that is saved and served")
-    seed: int = option(0, "of the weights, the order of the data and the noise")
-    validation: float = option(0.05, "share of the episodes that is held out to validate on")
-    validate_every: int = option(500, "steps between two validations")
-    device: str = option("auto", "auto, cpu or cuda")
-    precision: str = option("fp32", "fp32, or bf16 (what is trained stays fp32)")
-    threads: int = option(0, "CPU threads; 0 = all cores this process may use")
-    workers: int = option(1, "threads that read batches ahead; 0 = none")
-    cache: str = option("", "folder for decoded frames; empty: LOOPDIT_CACHE or the user's cache")
-    cache_gib: float = option(0.0, "its largest size; 0 = LOOPDIT_CACHE_GIB or 20")
-    save_every_s: float = option(60.0, "seconds between checkpoints")
-    resume: bool = option(False, "go on from the checkpoint in out")
-    overwrite: bool = option(False, "replace the checkpoint in out")
+    shard: bool = option(
+        False,
+        "of several processes, spread the weights, their gradients and the optimizer over them "
+        "(FSDP2); else each has them all",
+    )
     graft: GraftConfig = option(GraftConfig(), "")
     video: ClipConfig = option(ClipConfig(), "")
     decoder: DecoderConfig = option(DecoderConfig(), "")
@@ -103,11 +82,12 @@ class GraftTrainConfig:
     log: LogConfig = option(LogConfig(), "")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self.evaluate.require_alone(self.patience)
         for name, known in _CHOICES.items():
             require_choice(name, getattr(self, name), known)
         for name in ("video_weight", "action_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}={getattr(self, name)} must be 0 or more, and finite.")
+            self.require_amount(name)
         if not self.video_weight and not self.action_weight:
             raise ConfigError("video_weight=0 and action_weight=0 leave nothing to learn.")
         if self.latents_batch < 1:
@@ -117,6 +97,11 @@ class GraftTrainConfig:
                 f"checkpoint={self.checkpoint} does not go with graft.halting={TOKEN}, whose keys "
                 f"and values outlive their loop. Use checkpoint={NO_CHECKPOINT}."
             )
+        if self.shard and self.evaluate.env:
+            raise ConfigError(
+                "shard=true does not go with evaluate.env=, which reads whole weights beside the "
+                "training. Evaluate the checkpoint by policy-eval, or leave shard out."
+            )
         _ = self.policy, self.data_options  # each refuses what it cannot be
         require_effect(self.depth, ("truncate", "contract"), "policy-train without graft", "depth.")
         if self.graft.looped == EXPERT and self.depth.mode == CURRICULUM:
@@ -124,7 +109,7 @@ class GraftTrainConfig:
                 f"depth.mode={CURRICULUM} deepens the backbone's loops, and graft.looped={EXPERT} "
                 f"has none. Use depth.mode={RANDOM}."
             )
-        self.depth.require_trains(self.graft.depths, self.steps)
+        self.depth.require_trains(self.graft.depths, self.steps, "graft.loops")
 
     @property
     def policy(self) -> GraftPolicyConfig:
@@ -150,21 +135,10 @@ class GraftTrainConfig:
     @property
     def data_options(self) -> TrainConfig:
         """What both trainings have in common: which data, in which order, on what machine."""
-        both = (
-            *("data", "weights", "out", "steps", "minutes", "batch_size", "accumulate"),
-            *("learning_rate", "warmup_steps", "weight_decay", "clip_norm", "ema_decay", "seed"),
-            *("validation", "validate_every", "device", "precision", "threads", "workers"),
-            *("cache", "cache_gib", "save_every_s", "resume", "overwrite"),
-            *("filter", "actions", "normalize", "evaluate", "log"),
-        )
+        both = [*(entry.name for entry in fields(RunConfig)), *_SHARED]
         return TrainConfig(
             **{name: getattr(self, name) for name in both},
             policy=LoopedDiTConfig(
                 action_horizon=self.action_horizon, actions_per_token=1, instruction=TASK
             ),
         )
-
-    @property
-    def stores(self) -> list[str]:
-        """`data` as a list. Raises ConfigError for what is no name or list of names."""
-        return self.data_options.stores

@@ -7,7 +7,7 @@ chance decides in a step follows from (seed, step), for the whole batch before i
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,11 +29,14 @@ from loopdit.policy.graft.losses import (
     graft_losses,
 )
 from loopdit.policy.graft.memory import BF16
+from loopdit.policy.graft.sharding import gathered, spread, whole_content
 from loopdit.policy.graft.train_config import GraftTrainConfig
 from loopdit.policy.objectives.depth import DepthPlan, plan_depth
 from loopdit.policy.training import non_finite
 from loopdit.policy.training.optimization import Optimization
+from loopdit.policy.training.shares import share_of
 from loopdit.policy.training.steps import (
+    NotFinite,
     StepResult,
     average_decay,
     depth_chance,
@@ -47,7 +50,8 @@ _VIDEO = "video_loss"
 
 
 class GraftTrainer:
-    """A policy, the average of what is trained in it, and its optimizer, on one device."""
+    """A policy, the average of what is trained in it, and its optimizer, on one device, or
+    `sharded`: spread over the devices of all processes."""
 
     def __init__(
         self,
@@ -60,14 +64,21 @@ class GraftTrainer:
         self.accelerator = accelerator
         self.step = 0
         self.elapsed_s = 0.0
+        self.sharded = config.shard
         self.policy = policy.to(accelerator.device).train()
-        if accelerator.num_processes == 1:  # DDP wants all of a module on its device
+        if (
+            accelerator.num_processes == 1 or self.sharded
+        ):  # DDP wants all of a module on its device
             policy.encoder.cpu()  # latents are made already
         if config.precision == BF16:
             _halve_frozen(policy)
+        self._losses = _Losses(policy, config.losses)
+        if self.sharded:
+            spread(self._losses, policy, accelerator)
+        else:
+            self._losses = accelerator.prepare_model(self._losses)
         self._optimization = Optimization(policy.trained(), config)
-        self.average = Average(policy, config.precision == BF16)
-        self._losses = accelerator.prepare_model(_Losses(policy, config.losses))
+        self.average = Average(policy, config.precision == BF16, self._losses)
         self._generator = torch.Generator(accelerator.device)
         self._reader = LatentReader(policy, instructions)
 
@@ -103,7 +114,8 @@ class GraftTrainer:
         return StepResult(error, norm, {_VIDEO: video} if config.video_weight else {})
 
     def state(self) -> TrainingState:
-        """For `load_state`, beside the average; tensors are shared with the trainer."""
+        """For `load_state` once they are whole, beside the average; tensors are shared with the
+        trainer."""
         numbers = {"step": self.step, "elapsed_s": self.elapsed_s}
         return TrainingState(numbers, self._optimization.tensors())
 
@@ -117,12 +129,20 @@ class GraftTrainer:
     def content(
         self, provenance: Mapping[str, Any], training: TrainingState | None
     ) -> CheckpointContent:
-        """What a checkpoint of this moment holds; its tensors are the trainer's own."""
-        return graft_content(self.policy, self.average.values, provenance, training)
+        """What a checkpoint of this moment holds; its tensors are the trainer's own, or gathered on
+        the main process."""
+        found = graft_content(self.policy, self.average.values, provenance, training)
+        return whole_content(found, self.accelerator.is_main_process) if self.sharded else found
 
     def require_finite_weights(self) -> None:
         """Raise NotFinite where the last step has spoilt the weights: they must not be saved."""
-        self._optimization.require_finite_weights()
+        spoilt = non_finite.spoilt_tensor(self._optimization.weights)
+        if self.sharded:  # all must raise where one must
+            found = torch.tensor(float(spoilt is not None))
+            elsewhere = float(self._over_processes(found)) > 0
+            spoilt = spoilt or ("of another process" if elsewhere else None)
+        if spoilt is not None:
+            raise NotFinite(f"the weight {spoilt}", [])
 
     def _gradients(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Fill the gradients; the objective, the error (of each depth,), the video's loss."""
@@ -138,15 +158,16 @@ class GraftTrainer:
         objective = torch.zeros((), device=device)
         error, video = torch.zeros(len(self.depths), device=device), torch.zeros((), device=device)
         for first, last in pieces(count, config.accumulate):
-            with nullcontext() if last == count else self.accelerator.no_sync(self._losses):
-                found: GraftLosses = self._losses(
-                    *self._reader.tensors(batch, first, last), draws.rows(first, last), plan
-                )
+            with self._alone(last == count):
+                with self.accelerator.autocast():
+                    found: GraftLosses = self._losses(
+                        *self._reader.tensors(batch, first, last), draws.rows(first, last), plan
+                    )
                 # The video's loss is a mean over windows, the actions' over those that count.
                 of_windows = (last - first) / config.batch_size
                 of_actions = float(valid[first:last].sum()) / total
                 piece = found.actions * of_actions + found.others * of_windows
-                self.accelerator.backward(piece * world)  # DDP takes the mean
+                self.accelerator.backward(piece * world)  # processes take the mean
             objective += piece.detach()
             error += found.error_of(self.depths) * of_actions
             video += found.video.mean() * of_windows if config.video_weight else 0.0
@@ -159,6 +180,13 @@ class GraftTrainer:
         torch.manual_seed(seed)  # for layers that draw by themselves
         return draw(self.policy, self.config.batch_size, self._generator)
 
+    def _alone(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients of all but the last piece stay in the process; not where they are sharded,
+        since whole ones would need the memory that is saved."""
+        if last or self.sharded:
+            return nullcontext()
+        return self.accelerator.no_sync(self._losses)
+
     def _over_processes(self, mine: Tensor) -> Tensor:
         return over_processes(self.accelerator, mine)
 
@@ -167,11 +195,13 @@ class Average:
     """The running average of what is trained in a policy, which can take its place for a while.
 
     `halved`: the rest of the video model is in bf16, and what is asked of it is computed in that.
+    `root`: the module of all weights, which may be sharded.
     """
 
-    def __init__(self, policy: GraftPolicy, halved: bool) -> None:
+    def __init__(self, policy: GraftPolicy, halved: bool, root: nn.Module) -> None:
         self.policy = policy
         self._halved = halved
+        self._root = root
         self.values = {n: p.detach().clone() for n, p in policy.trained().items()}
 
     @torch.no_grad()
@@ -183,7 +213,7 @@ class Average:
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take the values of a checkpoint."""
         for name, value in self.values.items():
-            value.copy_(weights[name])
+            value.copy_(share_of(weights[name], value))
 
     @contextmanager
     @torch.no_grad()
@@ -196,7 +226,8 @@ class Average:
             for name, value in trained.items():
                 value.copy_(self.values[name])
             device = self.policy.served_noise.device.type
-            with torch.autocast(device, torch.bfloat16, enabled=self._halved):
+            half = torch.autocast(device, torch.bfloat16, enabled=self._halved)
+            with gathered(self._root), half:
                 yield self.policy.eval()
         finally:
             for name, value in trained.items():

@@ -53,17 +53,17 @@ class DepthConfig:
         if self.mode != CURRICULUM:
             require_effect(self, ("stage",), f"depth.mode={CURRICULUM}", "depth.")
 
-    def require_trains(self, depths: range, steps: int) -> None:
+    def require_trains(self, depths: range, steps: int, loops: str = "policy.max_loops") -> None:
         """Raise ConfigError where `steps` steps would leave one of the depths untrained, to be
         served all the same: a curriculum that ends too soon, or gradient that is cut before it;
-        and where nothing would be cut."""
+        and where nothing would be cut. `loops` is the option that says the deepest."""
         reached = depths[0] + (steps - 1) // self.stage
         if self.mode == CURRICULUM and reached < depths[-1]:
             shorter = max(1, steps // (len(depths) + 1))
             raise ConfigError(
                 f"depth.mode={self.mode} with depth.stage={self.stage} ends at K={reached} in "
                 f"steps={steps}, and the model has {depths[-1]} loops. Use a shorter stage, such "
-                f"as {shorter}, more steps, or policy.max_loops={reached}."
+                f"as {shorter}, more steps, or {loops}={reached}."
             )
         if self.truncate and self.mode != CURRICULUM and len(depths) > 1:
             raise ConfigError(

@@ -55,6 +55,14 @@ class EvaluateConfig:
                 f"from {_SELECTION_SEEDS.start} up to below {_SELECTION_SEEDS.stop}."
             )
 
+    def require_alone(self, patience: int) -> None:
+        """Raise ConfigError where two ways would choose the best checkpoint."""
+        if self.env and patience:
+            raise ConfigError(
+                f"evaluate.env={self.env} and patience={patience} would each keep its own best "
+                f"checkpoint: by success, and by held-out error. Give one."
+            )
+
 
 @dataclass(frozen=True)
 class Evaluated:

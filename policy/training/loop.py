@@ -16,10 +16,16 @@ from accelerate.utils import broadcast
 
 from loopdit.datasets.windows import Batch
 from loopdit.errors import ConfigError, LoopditError, StoreError
-from loopdit.policy.checkpoint import MANIFEST, CheckpointContent, TrainingState
-from loopdit.policy.training.closed_loop import ClosedLoop, Evaluated
+from loopdit.policy.checkpoint import (
+    MANIFEST,
+    CheckpointContent,
+    TrainingState,
+    write_checkpoint,
+)
+from loopdit.policy.training.closed_loop import BEST, ClosedLoop, Evaluated
 from loopdit.policy.training.logs import Logger
-from loopdit.policy.training.metrics import Row, RunningMean, append_row, flat
+from loopdit.policy.training.metrics import Row, RunningMean, append_row, flat, read_rows
+from loopdit.policy.training.patience import Patience
 from loopdit.policy.training.saving import CheckpointSaver
 from loopdit.policy.training.steps import NotFinite, StepTrainer
 from loopdit.policy.training.stopping import StopRequest
@@ -82,6 +88,7 @@ class TrainingLoop:
         self._loggers = loggers or []
         self._main = trainer.accelerator.is_main_process
         self._saver = CheckpointSaver(out)
+        self.patience = Patience(trainer.config.patience)
         self._since_row = RunningMean()
         self._row_at = self._started = clock()
         self._spent = trainer.elapsed_s
@@ -94,9 +101,11 @@ class TrainingLoop:
         self._since_row.load_state(state.numbers[_SINCE_ROW], self.trainer.accelerator.device)
         self._spent = self.trainer.elapsed_s
         self._has_saved = True
+        if self._main:
+            self.patience.take_up(read_rows(self._out))
 
     def run(self, batches: Iterator[Batch]) -> None:
-        """All steps that are left, and the checkpoint of the last.
+        """All steps that are left, or until patience is over, and the checkpoint of the last.
 
         Raises KeyboardInterrupt when it was stopped, with the last whole step saved, ConfigError
         or StoreError for what is not finite, CheckpointError when the disk is full.
@@ -111,7 +120,7 @@ class TrainingLoop:
                 else nullcontext() as progress,
             ):
                 saved_at = self._row_at = self._started = self._clock()
-                while trainer.progress < 1:
+                while trainer.progress < 1 and not self._is_over():
                     self._step(next(batches))
                     now = self._clock()
                     trainer.elapsed_s = self._shared(self._spent + now - self._started)
@@ -121,7 +130,8 @@ class TrainingLoop:
                     if self._any(stop.asked):
                         stop.asked = True
                         break
-                    if now - saved_at >= trainer.config.save_every_s:
+                    due = now - saved_at >= trainer.config.save_every_s
+                    if self._any(due) if trainer.sharded else due:
                         self._save()
                         saved_at = now
             self._save()
@@ -184,9 +194,8 @@ class TrainingLoop:
         )
         if last or validate or trainer.step % config.log.every == 0:
             self._add_row(validate)
-        if not self._main:
-            return
-        self._saver.check()
+        if self._main:
+            self._saver.check()
         if self.closed_loop is not None:
             if trainer.step % config.evaluate.every == 0:
                 self.closed_loop.snapshot(trainer.step, self.content(with_state=False))
@@ -195,7 +204,7 @@ class TrainingLoop:
     def _add_row(self, validate: bool) -> None:
         trainer = self.trainer
         means, steps = self._since_row.take()
-        if not self._main:
+        if not self._takes_part:
             return
         now = self._clock()
         passed, self._row_at = max(now - self._row_at, 1e-9), now
@@ -215,21 +224,44 @@ class TrainingLoop:
             result = self._validation.measure(trainer.average, trainer.accelerator.device)
             row["validation"] = result.to_dict()
             self.say(f"step {trainer.step}  {result.sentence()}")
+            if trainer.config.patience:
+                self._keep_if_best(row["validation"])
         self._write(row)
 
+    def _keep_if_best(self, validation: dict[str, Any]) -> None:
+        trainer = self.trainer
+        best = self._main and self.patience.improved(trainer.step, validation)
+        if self._any(best) if trainer.sharded else best:
+            content = self.content(with_state=False)
+            if self._main:
+                write_checkpoint(self._out / BEST, content.copied())
+
+    def _is_over(self) -> bool:
+        """Whether what is held out has got no better for too long: the main process knows."""
+        return bool(self.patience.most) and self._any(self.patience.over)
+
+    @property
+    def _takes_part(self) -> bool:
+        """Whether this process is needed for what only the main one writes."""
+        return self._main or self.trainer.sharded
+
     def _write(self, row: Row) -> None:
+        if not self._main:
+            return
         append_row(self._out, row)
         for logger in self._loggers:
             logger.log(row["step"], flat(row))
 
     def _save(self) -> None:
-        if not self._main:
+        if not self._takes_part:
             return
         try:
             self.trainer.require_finite_weights()
         except NotFinite as found:
             raise self._explained(found, (0, 1)) from found
-        self._saver.save(self.content(with_state=True))
+        content = self.content(with_state=True)
+        if self._main:
+            self._saver.save(content)
         self._has_saved = True
 
     def _shared(self, elapsed_s: float) -> float:
@@ -241,8 +273,8 @@ class TrainingLoop:
         return float(cast(torch.Tensor, broadcast(mine)))
 
     def _any(self, asked: bool) -> bool:
-        """Whether any process was asked to stop. A signal reaches them at different steps, and who
-        stops alone leaves the others waiting for its gradients."""
+        """Whether any process says so: to stop, to save, to end. A signal reaches them at different
+        steps, their clocks differ, and who goes alone leaves the others waiting."""
         accelerator = self.trainer.accelerator
         if accelerator.num_processes == 1:
             return asked

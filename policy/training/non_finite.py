@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loopdit.datasets.windows import Batch
+from loopdit.policy.training.shares import own_share
 
 
 def is_finite(losses: Tensor, gradient_norm: Tensor) -> bool:
@@ -38,5 +39,6 @@ def spoilt_loss(losses: Tensor, depths: Sequence[int]) -> str | None:
 
 
 def spoilt_tensor(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the first with such numbers."""
-    return next((name for name, t in tensors.items() if not torch.isfinite(t).all()), None)
+    """The name of the first with such numbers; of one that is spread over processes, in this one's
+    share."""
+    return next((n for n, t in tensors.items() if not torch.isfinite(own_share(t)).all()), None)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from loopdit.datasets.windows import Batch
 from loopdit.policy.training import non_finite
+from loopdit.policy.training.shares import share_of, whole
 from loopdit.policy.training.steps import NotFinite, scheduled_rate
 
 
@@ -39,7 +40,8 @@ class OptimizerOptions(Protocol):
 
 
 class Optimization:
-    """The weights by their names, which stay their owner's, and the optimizer on them."""
+    """The weights by their names, which stay their owner's, and the optimizer on them. They may be
+    spread over processes, and the moments are as they are."""
 
     def __init__(self, weights: Mapping[str, nn.Parameter], config: OptimizerOptions) -> None:
         self.weights = dict(weights)
@@ -66,7 +68,7 @@ class Optimization:
 
     def norm(self) -> Tensor:
         """Of all gradients together."""
-        return nn.utils.get_total_norm(list(self.gradients().values()))
+        return whole(nn.utils.get_total_norm(list(self.gradients().values())))
 
     def take(self, norm: Tensor) -> None:
         """Change the weights by gradients of this norm, clipped where that is asked for."""
@@ -103,16 +105,19 @@ class Optimization:
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors` returned."""
+        """Go on from what `tensors` returned, made whole."""
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(tensors[f"policy/{name}"])
+                weight.copy_(share_of(tensors[f"policy/{name}"], weight))
         places = {name: index for index, name in enumerate(self.weights)}
         moments: dict[int, dict[str, Tensor]] = {}
         for path, value in tensors.items():
             whose, _, rest = path.partition("/")
             if whose == "optimizer":
                 key, _, name = rest.partition("/")
-                moments.setdefault(places[name], {})[key] = value
+                weight = self.weights[name]
+                of_weight = value.shape == weight.shape  # the count of steps is one number
+                moment = share_of(value, weight) if of_weight else value
+                moments.setdefault(places[name], {})[key] = moment
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})

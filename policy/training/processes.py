@@ -22,9 +22,10 @@ from loopdit.machine import usable_cores
 
 @contextmanager
 def joined_processes(
-    device: str, precision: str, compiled: bool, threads: int
+    device: str, precision: str, compiled: bool, threads: int, partial: bool = False
 ) -> Generator[Accelerator]:
-    """This process's part in the training. `threads` 0: its share of the cores.
+    """This process's part in the training. `threads` 0: its share of the cores. `partial`: not
+    every weight has a gradient in every step.
 
     Raises ConfigError where the device or, for `compiled`, a compiler is not there.
     """
@@ -39,13 +40,20 @@ def joined_processes(
             mixed_precision="bf16" if precision == "bf16" else "no",
             dynamo_backend="inductor" if compiled else "no",
             # Its buffers are the normaliser's, which never change.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(
+                    broadcast_buffers=False, find_unused_parameters=partial
+                )
+            ],
         )
     torch.set_num_threads(threads or max(1, usable_cores() // local_part()[1]))
     try:
         with warnings.catch_warnings():
             # DDP's: of its argument's next name, and of a speed that does not differ here.
-            for said in ("`broadcast_buffers` is deprecated", "Grad strides do not match"):
+            for said in (
+                *("`broadcast_buffers` is deprecated", "Grad strides do not match"),
+                "find_unused_parameters=True was specified",
+            ):
                 warnings.filterwarnings("ignore", message=said)
             yield accelerator
     finally:

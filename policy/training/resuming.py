@@ -22,7 +22,7 @@ _FREE_ON_RESUME = frozenset(
     {
         *("data", "out", "steps", "minutes", "device", "threads", "workers", "cache", "cache_gib"),
         *("save_every_s", "resume", "overwrite", "validate_every", "evaluate", "log"),
-        *("checkpoint", "latents", "latents_batch"),
+        *("checkpoint", "shard", "latents", "latents_batch"),
     }
 )
 

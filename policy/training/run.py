@@ -101,6 +101,13 @@ def run_steps(
     if trainer.step > begun_at:
         loop.say(f"{trainer.step} steps in {clock_text(trainer.elapsed_s)} -> {out}")
     chosen = out
+    if loop.patience.most and loop.patience.step:
+        chosen = out / BEST
+        early = f" (ended after {config.patience} without a better one)" * loop.patience.over
+        loop.say(
+            f"best: step {loop.patience.step}, held-out error {loop.patience.best:.3f}{early} -> "
+            f"{chosen}"
+        )
     if best is not None:
         chosen = out / BEST
         loop.say(

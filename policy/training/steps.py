@@ -72,6 +72,11 @@ class RunOptions(Protocol):
         ...
 
     @property
+    def patience(self) -> int:
+        """Validations without a smaller error that end the run, 0 for any."""
+        ...
+
+    @property
     def save_every_s(self) -> float:
         """Seconds between two checkpoints."""
         ...
@@ -112,6 +117,12 @@ class StepTrainer(Protocol):
     @property
     def average(self) -> Any:
         """What is served, and what a validation measures."""
+        ...
+
+    @property
+    def sharded(self) -> bool:
+        """Whether weights are spread over the processes, all of which then take part in `content`
+        and in what is measured of the average."""
         ...
 
     @property

@@ -38,12 +38,14 @@ from loopdit.policy.training.window_tensors import WindowReader
 
 
 class Trainer:
-    """A policy, its weight average and its optimizer, on one process's device.
+    """A policy, its weight average and its optimizer, whole on each process's device.
 
     Everything that a resumed run needs is in `state()` and the average's weights; with the same
     data and thread count a run that stopped and went on ends with the same weights as one that did
     not stop.
     """
+
+    sharded = False
 
     def __init__(
         self,

@@ -23,6 +23,11 @@ class DecoderConfig:
     width: int = option(256, "width of rich and direct")
     blocks: int = option(2, "blocks of rich")
     objective: str = option(FLOW, "of rich: flow, ddpm_eps, ddpm_x0, ddpm_v (DDIM) or regression")
+    dropout: float = option(
+        0.0,
+        "of rich and direct: share of what the head reads of the video that is dropped while "
+        "it learns; for few episodes",
+    )
     gripper: str = option(BCE, "of rich and direct: bce (open or closed), or regress as any action")
 
     def __post_init__(self) -> None:
@@ -33,11 +38,13 @@ class DecoderConfig:
             )
         if self.blocks < 1:
             raise ConfigError(f"decoder.blocks={self.blocks} must be at least 1.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"decoder.dropout={self.dropout} must be from 0 up to below 1.")
         if self.kind != RICH:
             require_effect(self, ("blocks", "objective"), f"decoder.kind={RICH}", "decoder.")
         if self.kind == PAPER:
             needs = f"decoder.kind={RICH} or {DIRECT}"
-            require_effect(self, ("width", "gripper"), needs, "decoder.")
+            require_effect(self, ("width", "dropout", "gripper"), needs, "decoder.")
         _ = self.learned  # refuses an unknown objective
 
     @property

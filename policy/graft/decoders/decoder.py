@@ -159,8 +159,8 @@ def make_decoder(
     mask = gripper if config.learned.gripper == "bce" else None
     head: nn.Module
     if config.kind == DIRECT:
-        head = DirectHead(hidden, config.width, horizon, action_dim)
+        head = DirectHead(hidden, config.width, horizon, action_dim, config.dropout)
     else:
         sizes = (config.width, config.blocks, horizon, action_dim)
-        head = RichHead(hidden, *sizes, loops, robot)
+        head = RichHead(hidden, *sizes, loops, robot, config.dropout)
     return ActionDecoder(head, config, horizon, mask)

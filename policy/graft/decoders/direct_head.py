@@ -14,9 +14,12 @@ class DirectHead(nn.Module):
 
     loops = 1
 
-    def __init__(self, hidden: int, width: int, horizon: int, action_dim: int) -> None:
+    def __init__(
+        self, hidden: int, width: int, horizon: int, action_dim: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.horizon = horizon
+        self.dropout = nn.Dropout(dropout)
         self.layers = nn.Sequential(
             nn.LayerNorm(hidden),
             nn.Linear(hidden, width),
@@ -26,7 +29,7 @@ class DirectHead(nn.Module):
 
     def read(self, features: Features) -> tuple[Tensor, ...]:
         """The chunk (B, H, A)."""
-        mean = features.hidden.float().mean(1)  # (B, D)
+        mean = self.dropout(features.hidden.float().mean(1))  # (B, D)
         return (self.layers(mean).unflatten(-1, (self.horizon, -1)),)
 
     def exits(

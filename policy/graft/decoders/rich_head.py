@@ -40,6 +40,7 @@ class RichHead(nn.Module):
         action_dim: int,
         loops: int = 1,
         robot: Tensor | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.loops = loops
@@ -51,6 +52,7 @@ class RichHead(nn.Module):
             )
         share = action_dim // self.robots
         self.read_norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
         self.keys_values = nn.ModuleList(
             nn.Linear(hidden, 2 * width, bias=False) for _ in range(blocks)
         )
@@ -67,7 +69,7 @@ class RichHead(nn.Module):
 
     def read(self, features: Features) -> tuple[Tensor, ...]:
         """Of each block the keys, then the values, (B, heads, N, d)."""
-        tokens = self.read_norm(features.hidden.float())
+        tokens = self.dropout(self.read_norm(features.hidden.float()))
         made: list[Tensor] = []
         for block, layer in zip(self._stack, self.keys_values, strict=True):
             made.extend(layer(tokens).unflatten(-1, (2, block.heads, -1)).permute(2, 0, 3, 1, 4))

@@ -42,12 +42,14 @@ def test_a_clip_is_the_present_frame_and_those_before_it_and_the_first_stands_fo
     ]
 
 
-@pytest.mark.parametrize(("frames", "latent"), [(9, 3), (13, 4), (49, 13)])
+@pytest.mark.parametrize(("frames", "latent"), [(1, 1), (9, 3), (13, 4), (49, 13)])
 def test_four_frames_are_one_latent_frame_after_the_first(frames: int, latent: int):
     assert ClipConfig(frames=frames).latent_frames == latent
 
 
-@pytest.mark.parametrize(("frames", "use"), [(8, 9), (5, 9), (10, 9), (12, 9), (53, 49), (16, 13)])
+@pytest.mark.parametrize(
+    ("frames", "use"), [(0, 9), (2, 9), (8, 9), (5, 9), (10, 9), (12, 9), (53, 49), (16, 13)]
+)
 def test_a_number_of_frames_that_the_autoencoder_cannot_take_is_refused(frames: int, use: int):
     with pytest.raises(ConfigError, match=rf"video.frames={frames} must be 4 k \+ 1.*Use {use}"):
         ClipConfig(frames=frames)

@@ -41,7 +41,7 @@ def test_each_clip_comes_once_an_epoch_with_the_actions_that_follow_its_last_fra
     clips = ClipConfig(every=every)
     parts = [DataPart(data, range(3))]
     kept = encoded(data, tmp_path / "kept", clips)
-    sampler = LatentSampler(parts, kept, clips, horizon=4, batch_size=1, seed=3)
+    sampler = LatentSampler(parts, kept, horizon=4, batch_size=1, seed=3)
     places = [(e, t) for e, n in enumerate(LENGTHS) for t in range(0, n, every)]
     assert sampler.windows == len(places)
     met: list[tuple[int, int]] = []
@@ -74,7 +74,7 @@ def test_a_batch_follows_from_seed_and_step_and_is_shared_by_processes(
     kept = encoded(data, tmp_path / "kept", clips)
 
     def sampler(seed: int) -> LatentSampler:
-        return LatentSampler([DataPart(data, range(3))], kept, clips, 2, 6, seed)
+        return LatentSampler([DataPart(data, range(3))], kept, 2, 6, seed)
 
     one, same, other = sampler(0), sampler(0), sampler(1)
     same.batch(0)
@@ -89,7 +89,7 @@ def test_an_episode_without_latents_is_named_before_training(data: EpisodeStore,
     clips = ClipConfig()
     kept = LatentStore.at(tmp_path / "kept", LatentKey.of(clips, "images.front", "0" * 16), SHAPE)
     with pytest.raises(StoreError, match="has no latents of 3 episodes, as episode_000000"):
-        LatentSampler([DataPart(data, range(3))], kept, clips, 2, 6, 0)
+        LatentSampler([DataPart(data, range(3))], kept, 2, 6, 0)
 
 
 def test_latents_that_were_cut_short_are_named(data: EpisodeStore, tmp_path: Path):
@@ -97,6 +97,6 @@ def test_latents_that_were_cut_short_are_named(data: EpisodeStore, tmp_path: Pat
     kept = encoded(data, tmp_path / "kept", clips)
     file = kept.file(data.episodes[1].digest)
     file.write_bytes(file.read_bytes()[:-2])
-    sampler = LatentSampler([DataPart(data, range(3))], kept, clips, 2, 33, 0)
+    sampler = LatentSampler([DataPart(data, range(3))], kept, 2, 33, 0)
     with pytest.raises(StoreError, match="the latents of episode_000001"):
         sampler.batch(0)

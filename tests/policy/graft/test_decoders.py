@@ -84,6 +84,8 @@ def test_the_papers_head_says_one_action_and_is_refused_a_chunk():
     [
         ({"kind": "paper", "gripper": "regress"}, "decoder.gripper=regress does nothing"),
         ({"kind": "direct", "objective": "ddpm_v"}, "decoder.objective=ddpm_v does nothing"),
+        ({"kind": "paper", "dropout": 0.5}, "decoder.dropout=0.5 does nothing"),
+        ({"dropout": 1.0}, "decoder.dropout=1.0 must be from 0 up to below 1"),
         ({"kind": "mlp"}, "decoder.kind=mlp is unknown"),
         ({"width": 250}, "decoder.width=250 must be a multiple of 32"),
         ({"objective": "guess"}, "kind=guess is unknown"),
@@ -121,6 +123,14 @@ def test_the_direct_head_learns_what_the_mean_tells():
     found = model.sample(features, torch.randn(24, HORIZON, ACTIONS)).detach()
     assert (found - chunk)[..., :-1].square().mean() < 0.1 * chunk[..., :-1].var()
     assert torch.equal(found[..., -1], chunk[..., -1])
+
+
+@pytest.mark.parametrize("kind", ["rich", "direct"])
+def test_what_is_read_of_the_video_is_dropped_while_learning_alone(kind: str):
+    features, noise = some_features(2), torch.zeros(2, HORIZON, ACTIONS)
+    careful, plain = decoder(kind=kind, dropout=0.5), decoder(kind=kind)
+    assert not torch.equal(careful.sample(features, noise), careful.sample(features, noise))
+    assert torch.equal(careful.eval().sample(features, noise), plain.eval().sample(features, noise))
 
 
 def test_actions_past_the_end_of_an_episode_are_not_learned_from():

@@ -53,15 +53,22 @@ def test_later_loops_start_near_the_first_and_the_papers_start_does_not():
     assert error("paper", 1) > 1e-2
 
 
-def test_a_loop_is_the_gated_mean_of_a_block_and_what_it_was_given():
-    grafted = moved(tiny_graft(loops=3))
-    block = grafted.blocks[0]
+@pytest.mark.parametrize("injection", [False, True])
+def test_a_loop_is_the_gated_mean_of_a_block_and_what_it_was_given(injection: bool):
+    block = moved(tiny_graft(loops=3, injection=injection)).blocks[0]
+    carries = [
+        each.logit.sigmoid()
+        for each in (block.hidden_injection, block.encoder_injection)
+        if each is not None
+    ]
     generator = torch.Generator().manual_seed(3)
     hidden, text = (torch.randn(2, n, 48, generator=generator) for n in (5, 4))
     time = torch.randn(2, 32, generator=generator)
     h, m = hidden, text
     with torch.no_grad():
         for loop in range(3):  # equation 1 of the paper, of both streams
+            if carries:  # ours: the block's input is mixed into each stream first
+                h, m = hidden + carries[0] * (h - hidden), text + carries[1] * (m - text)
             gate = block.gate_logit[loop].sigmoid() * (2 if loop == 0 else 1)
             e, f = block.hidden_embedding[loop], block.encoder_embedding[loop]
             after, text_after = block.block(h + e, m + f, time)

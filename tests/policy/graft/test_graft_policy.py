@@ -8,6 +8,7 @@ from tests.policy.graft.graft_policies import CAMERA, SPEC, batch, config_of, po
 from torch import Tensor
 
 from loopdit.datasets.spec import PROPRIO
+from loopdit.datasets.video.clips import ClipConfig
 from loopdit.errors import CheckpointError, ConfigError
 from loopdit.policy.checkpoint import CheckpointContent, load_checkpoint, write_checkpoint
 from loopdit.policy.encoders.vocabulary import INSTRUCTION
@@ -64,6 +65,15 @@ def test_the_same_observation_is_answered_by_the_same_actions_and_each_depth_by_
     assert not torch.equal(_acted(policy, 1), _acted(policy, 2))
 
 
+def test_where_the_decoder_alone_is_looped_the_video_model_runs_once_for_all_depths():
+    policy = _trained(policy_of(graft_looped="expert", loops=3))
+    latents, task, *_ = batch(policy)
+    with torch.no_grad():
+        features = [policy.features(latents, task, loops) for loops in (1, 3)]
+    assert torch.equal(features[0].hidden, features[1].hidden)
+    assert not torch.equal(_acted(policy, 1), _acted(policy, 3))
+
+
 def test_a_policy_sees_its_clip_and_not_what_else_is_observed():
     policy = _trained(policy_of())
     noise = torch.zeros(2, policy.horizon, 4)
@@ -85,6 +95,24 @@ def test_positions_that_are_kept_are_those_that_diffusers_would_make_each_time()
 
 def test_a_policy_is_given_as_many_frames_as_its_clip_has():
     assert policy_of().spec == SPEC.with_history(9)
+
+
+def test_a_policy_of_the_present_frame_alone_reads_its_one_latent_frame():
+    policy = _trained(policy_of(video=ClipConfig(frames=1, height=32, width=48)))
+    assert policy.spec == SPEC
+    assert policy.latent_shape == (1, 16, 4, 6)
+    frames = _observation()[CAMERA][:, 0]
+    observation = _observation() | {CAMERA: frames}
+    with torch.no_grad():
+        pixels = frames.float().div(127.5).sub(1).permute(0, 3, 1, 2)[:, :, None]  # (B, 3, 1, H, W)
+        (posterior,) = policy.encoder.vae.encode(pixels, return_dict=False)
+    wanted = 3.0 * posterior.mode().transpose(1, 2)  # 3: the tiny autoencoder's scaling
+    assert torch.equal(policy.latents(observation), wanted)
+    noise = torch.zeros(2, policy.horizon, 4)
+    actions = [policy.act(observation, noise, loops, 2) for loops in (1, 2)]
+    assert not torch.equal(*actions)
+    moved = observation | {CAMERA: 255 - frames}
+    assert not torch.equal(policy.act(moved, noise, 2, 2), actions[1])
 
 
 def test_what_is_served_is_what_training_reads_at_the_served_level():

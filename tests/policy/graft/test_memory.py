@@ -79,3 +79,22 @@ def test_a_remedy_that_is_named_fits():
     with pytest.raises(ConfigError, match="accumulate=64"):
         require_fits(work, batch=64, free=20 << 30)
     assert training_memory(replace(work, rows=1)).total <= 20 << 30
+
+
+def test_weights_that_are_spread_leave_a_share_of_themselves_and_of_their_optimizer():
+    every = GraftConfig(loops=3, freeze="all")
+    work = _work(graft=every, frozen=0, trained=1_694_000_000, passes=[3], checkpointing="nested")
+    one, four = training_memory(work), training_memory(replace(work, shares=4))
+    assert four.optimizer == one.optimizer // 4
+    assert four.activations == one.activations
+    gathered = 4 * (2 * 56_081_536 + 11_350_000)  # two blocks, and what is in none
+    assert four.weights - one.weights // 4 == pytest.approx(gathered, rel=0.02)
+
+
+def test_several_gpus_are_told_to_spread_what_one_cannot_hold():
+    every = GraftConfig(loops=3, freeze="all")
+    work = _work(graft=every, frozen=0, trained=1_694_000_000, passes=[3], checkpointing="nested")
+    with pytest.raises(ConfigError, match="It would fit with shard=true"):
+        require_fits(work, batch=1, free=24 << 30, processes=4)
+    with pytest.raises(ConfigError, match="or more GPUs with shard=true"):
+        require_fits(work, batch=1, free=24 << 30)

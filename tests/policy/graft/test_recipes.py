@@ -17,8 +17,8 @@ from loopdit.policy.graft.train import main
 RECIPES = Path(__file__).parents[3] / "configs" / "train_graft" / "recipe"
 EXCERPT = Path(__file__).parents[2] / "datasets" / "formats" / "bridge_excerpt"
 SMALL_CLIPS = ClipConfig(height=32, width=64, every=5)
-# Three steps where K has three stages to go through.
-STEPS = {"paper": 3}
+# Three stages for K to go through; something to validate on.
+MORE = {"paper": ("steps=3", "depth.stage=1"), "few": ("steps=2", "validation=0.5")}
 SMALL = (
     *("video.height=32", "video.width=64", "video.every=5", "batch_size=2", "device=cpu"),
     *("threads=1", "workers=0", "validation=0"),
@@ -43,13 +43,13 @@ def test_every_recipe_trains_two_steps(
 ):
     monkeypatch.setattr(sys, "argv", ["policy-train"])
     data = stores["several" if recipe == "robots" else "one"]
-    steps, out = STEPS.get(recipe, 2), tmp_path / "out"
-    stage = ["depth.stage=1"] if recipe == "paper" else []
-    main([f"recipe={recipe}", f"data={data}", f"out={out}", f"steps={steps}", *SMALL, *stage])
+    more, out = MORE.get(recipe, ("steps=2",)), tmp_path / "out"
+    places = [f"data={data}", f"out={out}", f"latents={tmp_path / 'latents'}"]
+    main([f"recipe={recipe}", *places, *SMALL, *more])
     told = capsys.readouterr()
     assert not told.err, told.err
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["step"] == steps
+    assert f"steps={rows[-1]['step']}" == more[0]
     assert (out / "checkpoint.json").is_file()
 
 

@@ -1,5 +1,4 @@
 import json
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,58 +9,22 @@ import pytest
 import torch
 from tests.policy.graft.graft_policies import SPEC
 from tests.policy.graft.squares import episode_of
+from tests.policy.graft.trainings import Stopped, small_training
 
 from loopdit.datasets.store import EpisodeWriter
-from loopdit.datasets.video.clips import ClipConfig
 from loopdit.errors import CheckpointError, ConfigError, SpecMismatch
 from loopdit.policy.graft.checkpoint import load_graft_checkpoint
 from loopdit.policy.graft.config import GraftConfig
 from loopdit.policy.graft.decoders.config import DecoderConfig
 from loopdit.policy.graft.train import train_graft
-from loopdit.policy.graft.train_config import GraftTrainConfig
 from loopdit.policy.objectives.depth import DepthConfig
 from loopdit.policy.training.metrics import read_rows
-
-
-class _Stopped:
-    """A clock that sends this process the user's Ctrl-C at one of its readings."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def __call__(self) -> float:
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(signal.SIGINT)
-        return 0.0
-
-
-def _config(squares: str, out: Path, **changes: Any) -> GraftTrainConfig:
-    given: dict[str, Any] = {
-        "data": squares,
-        "out": str(out),
-        "latents": str(Path(squares).parent / "latents"),
-        "steps": 4,
-        "batch_size": 4,
-        "action_horizon": 4,
-        "validation": 0.2,
-        "validate_every": 2,
-        "device": "cpu",
-        "threads": 1,
-        "workers": 0,
-        "save_every_s": 0.0,
-        "graft": GraftConfig(loops=2),
-        "video": ClipConfig(height=32, width=48),
-        "decoder": DecoderConfig(width=32, blocks=1),
-        "depth": DepthConfig(mode="random"),
-    }
-    return GraftTrainConfig(**(given | changes))
 
 
 def test_training_leaves_a_policy_its_metrics_and_a_video_model_as_it_was(
     squares: str, tmp_path: Path
 ):
-    train_graft(_config(squares, tmp_path))
+    train_graft(small_training(squares, tmp_path))
     rows = read_rows(tmp_path)
     assert rows[-1]["step"] == 4
     assert set(rows[-1]["loss"]) == {"1", "2"}
@@ -77,7 +40,9 @@ def test_training_leaves_a_policy_its_metrics_and_a_video_model_as_it_was(
 
 
 def test_half_the_bits_and_pieces_of_a_batch_train_too(squares: str, tmp_path: Path):
-    train_graft(_config(squares, tmp_path, precision="bf16", accumulate=2, checkpoint="nested"))
+    train_graft(
+        small_training(squares, tmp_path, precision="bf16", accumulate=2, checkpoint="nested")
+    )
     policy = load_graft_checkpoint(tmp_path).policy
     assert all(torch.isfinite(value).all() for value in policy.trained().values())
     assert {value.dtype for value in policy.trained().values()} == {torch.float32}
@@ -87,7 +52,7 @@ def test_pieces_of_a_batch_train_to_the_weights_of_the_whole(squares: str, tmp_p
     trained: list[dict[str, torch.Tensor]] = []
     for pieces in (1, 3):
         out = tmp_path / str(pieces)
-        train_graft(_config(squares, out, accumulate=pieces, steps=2))
+        train_graft(small_training(squares, out, accumulate=pieces, steps=2))
         policy = load_graft_checkpoint(out).policy
         trained.append({name: value.detach() for name, value in policy.trained().items()})
     for name, value in trained[0].items():
@@ -98,12 +63,12 @@ def test_a_resumed_training_ends_with_the_weights_and_rows_of_one_that_was_not_s
     squares: str, tmp_path: Path
 ):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train_graft(_config(squares, whole))
+    train_graft(small_training(squares, whole))
     with pytest.raises(KeyboardInterrupt):
-        train_graft(_config(squares, stopped), clock=_Stopped(6))
+        train_graft(small_training(squares, stopped), clock=Stopped(6))
     step = json.loads((stopped / "checkpoint.json").read_text())["provenance"]["step"]
     assert 0 < step < 4
-    train_graft(_config(squares, stopped, resume=True))
+    train_graft(small_training(squares, stopped, resume=True))
     one, other = (load_graft_checkpoint(folder).policy.trained() for folder in (whole, stopped))
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
     rows = [[row["loss"] for row in read_rows(folder)] for folder in (whole, stopped)]
@@ -111,11 +76,11 @@ def test_a_resumed_training_ends_with_the_weights_and_rows_of_one_that_was_not_s
 
 
 def test_a_training_is_resumed_with_its_own_options_alone(squares: str, tmp_path: Path):
-    train_graft(_config(squares, tmp_path, steps=1))
+    train_graft(small_training(squares, tmp_path, steps=1))
     with pytest.raises(CheckpointError, match=r"other options: .*noise_level=300"):
-        train_graft(_config(squares, tmp_path, noise_level=300, resume=True))
+        train_graft(small_training(squares, tmp_path, noise_level=300, resume=True))
     with pytest.raises(CheckpointError, match="already holds a checkpoint"):
-        train_graft(_config(squares, tmp_path))
+        train_graft(small_training(squares, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +90,7 @@ def test_a_training_is_resumed_with_its_own_options_alone(squares: str, tmp_path
         ({"levels": "one"}, "levels=one is unknown"),
         ({"video_weight": 0.0, "action_weight": 0.0}, "nothing to learn"),
         ({"graft": GraftConfig(halting="token")}, "checkpoint=loop does not go with"),
-        ({"depth": DepthConfig(mode="curriculum")}, "ends at K=1"),
+        ({"depth": DepthConfig(mode="curriculum")}, r"ends at K=1 .* or graft\.loops=1\."),
         ({"depth": DepthConfig(contract=0.1)}, "depth.contract=0.1 does nothing"),
         ({"decoder": DecoderConfig(kind="paper")}, "says one action"),
     ],
@@ -134,7 +99,7 @@ def test_options_that_cannot_work_are_refused_before_anything_is_read(
     changes: dict[str, Any], said: str
 ):
     with pytest.raises(ConfigError, match=said):
-        _config("nowhere.zarr", Path("out"), **changes)
+        small_training("nowhere.zarr", Path("out"), **changes)
 
 
 @pytest.mark.system
@@ -151,7 +116,7 @@ def test_policy_train_graft_says_what_it_does_and_refuses_in_one_line(
 
 
 def test_data_with_other_actions_is_refused_on_resuming(squares: str, tmp_path: Path):
-    train_graft(_config(squares, tmp_path / "out", steps=1))
+    train_graft(small_training(squares, tmp_path / "out", steps=1))
     labels = ("a", "b", "c", "d", "gripper")
     action = replace(SPEC.action, shape=(5,), labels=labels, low=(-1,) * 5, high=(1,) * 5)
     writer = EpisodeWriter.create(tmp_path / "other.zarr", replace(SPEC, action=action), {})
@@ -159,6 +124,6 @@ def test_data_with_other_actions_is_refused_on_resuming(squares: str, tmp_path: 
         frames = np.zeros((12, 32, 48, 3), np.uint8)
         actions = np.full((12, 5), number / 10, np.float32)
         writer.append(episode_of(frames, actions, "open it"))
-    other = _config(str(tmp_path / "other.zarr"), tmp_path / "out", steps=1, resume=True)
+    other = small_training(str(tmp_path / "other.zarr"), tmp_path / "out", steps=1, resume=True)
     with pytest.raises(SpecMismatch, match="action"):
         train_graft(other)

@@ -1,0 +1,1 @@
+"""YAML of `scripts/bench_decoders.py`."""
