@@ -1,7 +1,7 @@
 # Every target sets up what it needs; nothing here asks a question. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow test-adapters suites check format bench bench-envs \
+.PHONY: help setup demo test test-fast test-slow test-adapters soak suites check format bench bench-envs \
   bench-data bench-training docs goldens results recipe-tabletop clean
 
 BIN := .venv/bin
@@ -21,13 +21,16 @@ demo: setup  ## demonstrations to closed-loop success: the whole path, with a re
 	$(BIN)/python -m loopdit.eval.demo
 
 test: setup  ## everything that needs neither a GPU nor minutes
-	$(PYTEST) $(PARALLEL) -m "not slow and not gpu and not adapters"
+	$(PYTEST) $(PARALLEL) -m "not slow and not gpu and not adapters and not soak"
 
 test-fast: setup  ## the quick part of `test`: no whole commands, no other processes
-	$(PYTEST) $(PARALLEL) -m "not slow and not gpu and not adapters and not system"
+	$(PYTEST) $(PARALLEL) -m "not slow and not gpu and not adapters and not soak and not system"
 
 test-slow: setup  ## what takes minutes
-	$(PYTEST) -m "slow and not gpu and not adapters"
+	$(PYTEST) -m "slow and not gpu and not adapters and not soak"
+
+soak: setup  ## a hundred clients of one server for an hour (MINUTES=5 for less): memory stays flat
+	SOAK_MINUTES="$(or $(MINUTES),60)" $(PYTEST) -m soak -s tests/deploy/soak
 
 test-adapters: setup  ## with the packages of public suites and formats, in environments of their own: minutes
 	sh scripts/suites.sh

@@ -25,6 +25,7 @@ import numpy as np
 
 from loopdit import __version__
 from loopdit.datasets.spec import Observation, PolicySpec
+from loopdit.deploy.jpeg_frames import JPEG, encoded, require_available
 from loopdit.deploy.messages import (
     PROTOCOL_VERSION,
     Bye,
@@ -43,7 +44,7 @@ from loopdit.deploy.messages import (
 from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode, encode
 from loopdit.deploy.quick_check import QuickCheck
 from loopdit.deploy.robot.guide import check_with_guide
-from loopdit.deploy.security.curve import own_keys, public_key
+from loopdit.deploy.security.curve import client_keys
 from loopdit.deploy.security.endpoints import reaches_only_this_machine
 from loopdit.deploy.wire import lane_link
 from loopdit.deploy.wire.dealer_link import MAX_REPLY_BYTES, DealerLink
@@ -54,6 +55,7 @@ from loopdit.errors import ConfigError
 Answer = TypeVar("Answer", Welcome, Chunk, ResetAck, Pong)
 
 _LAST_WORDS_S = 0.05
+_GREET_AGAIN_S = 1.0
 _MAX_BUDGET_S = 3600.0
 
 
@@ -81,7 +83,8 @@ class PolicyClient:
     A `spec` given here refuses another policy with a SpecMismatch that names the fields.
     `keys` (this client's NAME.key_secret) and `server_key` (the server's NAME.key) are files, for a
     server that wants to see keys. `shared_memory`: hand over frames without copying them through
-    sockets, where the server runs on this machine and offers it. `link` is used in place of a
+    sockets, where the server runs on this machine and offers it. `jpeg_quality` (1 to 100): send
+    frames as JPEG, for a slow link; 0: as they are. `link` is used in place of a
     connection to `endpoint`, such as `PolicyServer.connect()` gives within the server's process.
     Every method raises WireError, a ServerError with a `code` (ConfigError for a setting it cannot
     send). After any of them the client can be used again, and greets a server that came back.
@@ -96,15 +99,16 @@ class PolicyClient:
         keys: str | Path = "",
         server_key: str | Path = "",
         shared_memory: bool = True,
+        jpeg_quality: int = 0,
         link: Link | None = None,
     ) -> None:
-        if bool(keys) != bool(server_key):
-            raise ConfigError(
-                "keys= and server_key= go together: this client's NAME.key_secret, and the "
-                "server's NAME.key."
-            )
         if not 0 < timeout_s <= _MAX_BUDGET_S:
             raise ConfigError(f"timeout_s={timeout_s} must be above 0, at most {_MAX_BUDGET_S:g}.")
+        if not 0 <= _count("jpeg_quality", jpeg_quality) <= 100:
+            raise ConfigError(f"jpeg_quality={jpeg_quality} must be 1 to 100, or 0 for raw frames.")
+        if jpeg_quality:
+            require_available()
+        self._jpeg_quality = jpeg_quality
         self.endpoint = endpoint
         self.timeout_s = timeout_s
         self._spec_digest = ""  # not yet: a server would refuse by digest, and name no field
@@ -118,9 +122,7 @@ class PolicyClient:
         near = link is None and reaches_only_this_machine(endpoint)
         self._wants_lane = near and shared_memory and lane_link.AVAILABLE
         self._lane: LaneLink | None = None
-        own = own_keys(keys) if keys else None
-        server = public_key(server_key) if server_key else b""
-        self._direct: Link = link or DealerLink(endpoint, own, server)
+        self._direct: Link = link or DealerLink(endpoint, *client_keys(keys, server_key))
         try:
             welcome = self._hello(self._deadline())
             self.spec = PolicySpec.from_dict(welcome.spec)
@@ -170,6 +172,9 @@ class PolicyClient:
         if not self._check.passes(arrays):
             check_with_guide(arrays, self.spec)
         asked_s = time.monotonic()
+        jpeg: tuple[str, ...] = ()
+        if self._jpeg_quality:
+            arrays, jpeg = encoded(arrays, self.spec, self._jpeg_quality)
         obs = Obs(
             seq=0,
             epoch=0,
@@ -180,6 +185,7 @@ class PolicyClient:
             steps=_count("steps", steps),
             seed=_count("seed", seed),
             instruction=instruction,
+            jpeg=jpeg,
         )
         chunk, tensors = self._request(obs, Chunk, arrays)
         self._step += 1
@@ -280,12 +286,18 @@ class PolicyClient:
             client=f"loopdit-python {__version__}",
             spec_digest=self._spec_digest,
         )
-        welcome, _ = self._exchange(hello, Welcome, deadline_s)
+        welcome = self._welcome(hello, deadline_s)
         if welcome.protocol != PROTOCOL_VERSION:
             raise WireError(
                 ErrorCode.VERSION,
                 f"{self.endpoint} chose protocol {welcome.protocol}; this client speaks "
                 f"{PROTOCOL_VERSION}. Use the same loopdit on both sides.",
+            )
+        if self._jpeg_quality and JPEG not in welcome.encodings:
+            raise WireError(
+                ErrorCode.UNSUPPORTED,
+                f"{self.endpoint} takes no JPEG frames. Leave jpeg_quality= out, or install Pillow "
+                f"where policy-serve runs.",
             )
         self._epoch = welcome.epoch
         self.model_id = welcome.model_id
@@ -293,6 +305,17 @@ class PolicyClient:
         self.default_loops = welcome.default_loops
         self.steps = welcome.default_steps
         return welcome
+
+    def _welcome(self, hello: Hello, deadline_s: float) -> Welcome:
+        """Said again and again: it may have been given to a connection that was just breaking, and
+        ZeroMQ says nothing of what it loses. A server answers the last one it hears, at once."""
+        while True:
+            try:
+                soon_s = min(deadline_s, time.monotonic() + _GREET_AGAIN_S)
+                return self._exchange(hello, Welcome, soon_s)[0]
+            except WireError as error:
+                if error.code != ErrorCode.TIMEOUT or time.monotonic() >= deadline_s:
+                    raise
 
     def _exchange(
         self,
@@ -322,7 +345,8 @@ class PolicyClient:
                 reply, tensors = decode(received, MAX_REPLY_BYTES)
                 if isinstance(reply, answer) and reply.seq == seq:
                     return reply, tensors
-                if isinstance(reply, Bye):
+                # To a HELLO it is no answer: the last words of the server before this one.
+                if isinstance(reply, Bye) and not isinstance(message, Hello):
                     raise WireError(ErrorCode.CLOSING, f"the server left: {reply.reason}", seq)
                 if isinstance(reply, Error) and reply.seq in (seq, 0):
                     raise WireError(reply.code, reply.message, seq)

@@ -81,8 +81,9 @@ class TensorHeader(msgspec.Struct, array_like=True, frozen=True):
 class Timing(msgspec.Struct, array_like=True, frozen=True):
     """Microseconds a request spent in the server, on its monotonic clock.
 
-    decode: reading and checking the message; queue: from there until compute began; encode and
-    denoise: the policy's two parts; send: from the end of compute until the reply was packed.
+    decode: reading and checking the message, and decoding JPEGs; queue: from there until its turn;
+    encode and denoise: the policy's two parts; send: from the end of compute until the reply was
+    packed.
     """
 
     queue: Count = 0
@@ -122,6 +123,7 @@ class Welcome(Numbered, frozen=True, tag="WELCOME"):
     spec_digest: str
     spec: dict[str, Any]
     shared_memory: str = ""  # the lane for clients on this machine; empty: there is none
+    encodings: tuple[str, ...] = ()  # in which cameras' tensors may be sent besides raw: "jpeg"
 
 
 class Obs(Numbered, frozen=True, tag="OBS"):
@@ -136,6 +138,7 @@ class Obs(Numbered, frozen=True, tag="OBS"):
     seed: Count = 0
     instruction: str = ""
     tensors: tuple[TensorHeader, ...] = ()
+    jpeg: tuple[str, ...] = ()  # which tensors are JPEGs: uint8 (n,), see jpeg_frames.py
 
 
 class Chunk(Numbered, frozen=True, tag="CHUNK"):

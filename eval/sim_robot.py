@@ -38,6 +38,8 @@ class SimRobotConfig:
     seed: int = FIRST_TEST_SEED
     image_size: int = DEFAULT_IMAGE_SIZE
     orphan: str = "stay"
+    keys: str = ""
+    server_key: str = ""
 
 
 class SimulatedRobot:
@@ -78,13 +80,16 @@ def main() -> None:
     try:
         config = _config(sys.argv[1:])
         env = open_env(config.env, config.image_size, config.rate_hz)
+        link = RobotLink(
+            config.actions, config.observations, keys=config.keys, server_key=config.server_key
+        )
     except LoopditError as fault:
         sys.exit(f"sim_robot: error: {fault}")
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda _, __: stopping.set())
     if config.orphan == "exit":
         threading.Thread(target=_exit_with_parent, daemon=True).start()
-    with RobotLink(config.actions, config.observations) as link, suppress(KeyboardInterrupt):
+    with link, suppress(KeyboardInterrupt):
         robot = SimulatedRobot(env, link, config.rate_hz)
         played = 0
         while not stopping.is_set() and not (config.episodes and played >= config.episodes):

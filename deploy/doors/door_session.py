@@ -31,6 +31,11 @@ class DoorSession:
         self._keys = keys
         self._history = ObservationHistory(client.spec.history)
 
+    @property
+    def model_id(self) -> str:
+        """Of the policy that was served when it began."""
+        return self._client.model_id
+
     def chunk(self, given: Mapping[str, Any]) -> ChunkReply:
         """The chunk for `given`, by their keys; what is there besides is ignored.
 

@@ -16,7 +16,7 @@ import logging
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,9 +24,9 @@ import numpy as np
 import zmq
 
 from loopdit.datasets.spec import IMAGE_PREFIX, PROPRIO, PolicySpec
-from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.doors.door_session import DoorSession, most_bytes
 from loopdit.deploy.doors.groot_codec import packed, unpacked
+from loopdit.deploy.doors.inside import Inside
 from loopdit.deploy.doors.key_names import INSTRUCTION, keys_for
 from loopdit.errors import LoopditError, ServerError
 
@@ -41,22 +41,19 @@ _WAKE = b""
 class GrootDoor:
     """Listens at `host`:`port` (0: any that is free; see `port`) from here on; `close` ends it.
 
-    `connect` and `keys` as in `openpi.OpenPiDoor`; by default images.front is video.front, proprio
+    `keys` as in `openpi.OpenPiDoor`; by default images.front is video.front, proprio
     state.proprio. Raises ServerError, ConfigError.
     """
 
     def __init__(
         self,
-        connect: Callable[[], PolicyClient],
+        inside: Inside,
         host: str,
         port: int,
         keys: Mapping[str, str],
     ) -> None:
-        self._connect = connect
-        with connect() as first:
-            self._spec = first.spec
-            self._horizon = first.horizon
-        recorded = self._spec.recorded
+        self._inside = inside
+        recorded = inside.spec.recorded
         self._keys = keys_for(recorded, keys, default_keys(recorded), "groot_keys")
         self._sessions: OrderedDict[bytes, DoorSession] = OrderedDict()
         self._answers: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
@@ -129,9 +126,10 @@ class GrootDoor:
             self._say(peer, envelope, {"error": f"not a GR00T request: {fault!s:.200}"}, "npy")
             return
         if endpoint == "ping":
-            answer: Any = {"status": "ok", "message": "Server is running"}
+            how = "Server is warming up" if self._inside.warming else "Server is running"
+            answer: Any = {"status": "ok", "message": how}
         elif endpoint == "get_modality_config":
-            answer = modality_config(self._spec, self._keys, self._horizon)
+            answer = modality_config(self._inside.spec, self._keys, self._inside.horizon)
         elif endpoint in ("get_action", "reset"):
             self._threads.submit(self._ask, peer, envelope, endpoint, data, generation)
             return
@@ -168,7 +166,7 @@ class GrootDoor:
             if session is not None:
                 self._sessions.move_to_end(peer)
                 return session
-        opened = DoorSession(self._connect(), self._keys)
+        opened = self._inside.session(self._keys)
         with self._lock:
             self._sessions[peer] = opened
             # ZeroMQ does not say when a client leaves: the one that was silent longest gives way.

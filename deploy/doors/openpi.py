@@ -11,15 +11,15 @@ import http
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
-from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.doors.door_session import DoorSession, most_bytes, observation_spec
+from loopdit.deploy.doors.inside import Inside
 from loopdit.deploy.doors.key_names import INSTRUCTION, keys_for
 from loopdit.deploy.doors.msgpack_numpy import packed, unpacked
 from loopdit.errors import LoopditError, ServerError
@@ -33,39 +33,25 @@ _OPEN_S = 5.0
 class OpenPiDoor:
     """Listens at `host`:`port` (0: any that is free; see `port`) from here on; `close` ends it.
 
-    `connect` opens a session of the policy behind it, such as `lambda: PolicyClient(link=...)`.
     `keys` maps our names to the clients' (`key_names`). Raises ServerError, ConfigError.
     """
 
     def __init__(
         self,
-        connect: Callable[[], PolicyClient],
+        inside: Inside,
         host: str,
         port: int,
         keys: Mapping[str, str],
     ) -> None:
-        self._connect = connect
-        with connect() as first:
-            spec = first.spec
-            self._keys = keys_for(spec.recorded, keys)
-            self._greeting = packed(
-                {
-                    "observation_spec": observation_spec(spec, self._keys),
-                    "instruction_key": self._keys[INSTRUCTION],
-                    "action_horizon": first.horizon,
-                    "action_dim": spec.action.shape[0],
-                    "action_frame": spec.action_frame,
-                    "control_period_s": spec.control_period_s,
-                    "model_id": first.model_id,
-                }
-            )
+        self._inside = inside
+        self._keys = keys_for(inside.spec.recorded, keys)
         try:
             self._server: Server = serve(
                 self._serve,
                 host,
                 port,
                 compression=None,
-                max_size=most_bytes(spec),
+                max_size=most_bytes(inside.spec),
                 process_request=self._before_upgrade,
                 open_timeout=_OPEN_S,
                 close_timeout=1,
@@ -97,18 +83,34 @@ class OpenPiDoor:
 
     def _before_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
         if request.path == HEALTH_PATH:
+            if self._inside.warming:
+                return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "warming\n")
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         if len(self._open) >= MAX_CONNECTIONS:
             busy = http.HTTPStatus.SERVICE_UNAVAILABLE
             return connection.respond(busy, f"{MAX_CONNECTIONS} clients are connected.\n")
         return None
 
+    def _greeting(self, session: DoorSession) -> bytes:
+        spec = self._inside.spec
+        return packed(
+            {
+                "observation_spec": observation_spec(spec, self._keys),
+                "instruction_key": self._keys[INSTRUCTION],
+                "action_horizon": self._inside.horizon,
+                "action_dim": spec.action.shape[0],
+                "action_frame": spec.action_frame,
+                "control_period_s": spec.control_period_s,
+                "model_id": session.model_id,
+            }
+        )
+
     def _serve(self, connection: ServerConnection) -> None:
         with self._lock:
             self._open.add(connection)
         try:
-            with contextlib.closing(DoorSession(self._connect(), self._keys)) as session:
-                connection.send(self._greeting)
+            with contextlib.closing(self._inside.session(self._keys)) as session:
+                connection.send(self._greeting(session))
                 for message in connection:
                     connection.send(_answer(session, message))
         except ConnectionClosed:

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from loopdit.deploy.messages import Pong
 from loopdit.deploy.operation.metrics import CONTENT_TYPE, exposition, present
@@ -19,6 +18,7 @@ from loopdit.deploy.operation.operator_link import OperatorLink
 from loopdit.deploy.operation.png import png
 from loopdit.deploy.operation.watch import Watch
 from loopdit.errors import ServerError
+from loopdit.pages import page_templates
 
 # An inference that runs for this long never ends, or is no use to a robot.
 HUNG_S = 30.0
@@ -52,9 +52,7 @@ class Console:
         self._link = link
         self._watch = watch
         self.token = secrets.token_urlsafe(32)
-        self._templates = Environment(
-            loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined
-        )
+        self._templates = page_templates([_TEMPLATES])
 
     def get(self, path: str) -> Answer:
         """The answer to a GET; `path` without its query."""
@@ -90,8 +88,10 @@ class Console:
         return _json(200, {"pressed": ack.pressed, "reason": ack.reason})
 
     def _health(self) -> Answer:
+        if self._watch.warming:
+            return _json(503, {"status": "warming", "why": "the policy warms up"})
         if not self._watch.running:
-            return _json(503, {"status": "not ready", "why": "it warms up, or it has stopped"})
+            return _json(503, {"status": "not ready", "why": "it has stopped"})
         pong = self._pong()
         if pong is None:
             return _json(503, {"status": "not ready", "why": "it does not answer a ping"})

@@ -19,6 +19,7 @@ from loopdit.deploy.messages import WireError
 from loopdit.deploy.operation import metrics
 from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Status
 from loopdit.deploy.robot.safety.safety_filter import EMERGENCY_STOP, WATCHDOG
+from loopdit.deploy.security.curve import NO_KEYS, ClientKeys, CurveKeys
 
 _SHOWN_S = 4.0  # of actions
 _LOOK_MS = 100
@@ -30,9 +31,12 @@ _WHY = {
 
 
 class ControlWatch:
-    """A `Watch`, from here until `close`. `actions` is the endpoint where they are published."""
+    """A `Watch`, from here until `close`. `actions` is the endpoint where they are published,
+    `keys` what is shown there."""
 
-    def __init__(self, actions: str, spec: PolicySpec, rate_hz: float) -> None:
+    def __init__(
+        self, actions: str, spec: PolicySpec, rate_hz: float, keys: ClientKeys = NO_KEYS
+    ) -> None:
         self._spec = spec
         self._rate_hz = rate_hz
         self._actions: deque[np.ndarray] = deque(maxlen=max(2, round(_SHOWN_S * rate_hz)))
@@ -40,7 +44,7 @@ class ControlWatch:
         self._status: Status | None = None
         self._closing = False
         self._thread = threading.Thread(
-            target=self._listen, args=(actions,), name="control-watch", daemon=True
+            target=self._listen, args=(actions, *keys), name="control-watch", daemon=True
         )
         self._thread.start()
 
@@ -48,6 +52,11 @@ class ControlWatch:
     def running(self) -> bool:
         """The loop is begun before it is watched."""
         return True
+
+    @property
+    def warming(self) -> bool:
+        """It is warm by then."""
+        return False
 
     @property
     def stopped(self) -> bool:
@@ -95,10 +104,12 @@ class ControlWatch:
         self._closing = True
         self._thread.join()
 
-    def _listen(self, endpoint: str) -> None:
+    def _listen(self, endpoint: str, own: CurveKeys | None, server_key: bytes) -> None:
         with zmq.Context() as context, context.socket(zmq.SUB) as heard:
             heard.setsockopt(zmq.LINGER, 0)
             heard.setsockopt(zmq.IPV6, int("[" in endpoint))
+            if own is not None:
+                own.secure_client(heard, server_key)
             heard.subscribe(b"")
             heard.connect(endpoint)
             while not self._closing:

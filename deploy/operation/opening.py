@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.clock import MonotonicClock
 from loopdit.deploy.operation.recorder import Recorded, Recorder
+from loopdit.deploy.security.curve import ClientKeys
 from loopdit.deploy.serving.server import PolicyServer
 from loopdit.deploy.wire.dealer_link import DealerLink
 from loopdit.deploy.wire.link import Link
@@ -64,22 +65,24 @@ def watched(
 def watched_control(
     commands: str,
     actions: str,
+    keys: ClientKeys,
     spec: PolicySpec,
     rate_hz: float,
+    host: str,
     say: Callable[[str], None],
     http_port: int = 0,
 ) -> Generator[None]:
     """The same for control mode, whose loop takes commands and publishes actions at these
-    endpoints; always on the loopback address. Raises ConfigError, ServerError."""
+    endpoints from whoever shows such keys. Raises ConfigError, ServerError."""
     if not http_port:
         yield
         return
     require_packages(http_port)
     from loopdit.deploy.operation.control_watch import ControlWatch
 
-    with closing(ControlWatch(actions, spec, rate_hz)) as watch:
-        link = DealerLink(commands, None, b"")
-        with _console(link, watch, "127.0.0.1", http_port, say):
+    with closing(ControlWatch(actions, spec, rate_hz, keys)) as watch:
+        link = DealerLink(commands, *keys)
+        with _console(link, watch, host, http_port, say):
             yield
 
 

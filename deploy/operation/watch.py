@@ -23,6 +23,11 @@ class Watch(Protocol):
         ...
 
     @property
+    def warming(self) -> bool:
+        """Whether there is nobody yet, because the policy warms up."""
+        ...
+
+    @property
     def stopped(self) -> bool:
         """Whether the emergency stop is pressed."""
         ...
@@ -55,6 +60,11 @@ class ReplyWatch:
     def running(self) -> bool:
         """Whether there is somebody to answer a ping."""
         return self._server.running
+
+    @property
+    def warming(self) -> bool:
+        """Whether there is nobody yet, because the policy warms up."""
+        return not self._server.begun
 
     @property
     def stopped(self) -> bool:

@@ -10,8 +10,11 @@ import contextlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TypeAlias
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.clock import MonotonicClock
@@ -24,38 +27,54 @@ from loopdit.deploy.robot.control.messages import Status
 from loopdit.deploy.robot.executions import GUIDED, make_execution
 from loopdit.deploy.robot.safety.config import SafetyConfig, limits_for
 from loopdit.deploy.robot.safety.safety_filter import SafetyFilter
-from loopdit.deploy.security.endpoints import check_endpoint, reaches_only_this_machine
+from loopdit.deploy.security.access import Access
+from loopdit.deploy.security.curve import NO_KEYS, ClientKeys, new_keys
+from loopdit.deploy.security.endpoints import check_endpoint
+from loopdit.deploy.security.keys import write_keys, write_public_key
 from loopdit.deploy.serving.offer import Offer
 from loopdit.deploy.serving.served_policy import ServedPolicy
 from loopdit.errors import ConfigError, ServerError
 
 SIMULATED_ROBOT = "loopdit.eval.sim_robot"
 _ROBOT_STOP_S = 5.0
+Beside: TypeAlias = Callable[[str, str, ClientKeys], contextlib.AbstractContextManager[None]]
 
 
 def run_control(
     policy: ServedPolicy,
     offer: Offer,
     address: str,
+    access: Access,
     control: ControlConfig,
     safety: SafetyConfig,
     say: Callable[[str], None],
-    beside: Callable[[str, str], contextlib.AbstractContextManager[None]] | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Control until SIGINT or SIGTERM, or until the simulated robot has played its episodes.
 
-    `policy` is warm. `beside`: what watches meanwhile, given the endpoints of commands and of
-    actions. Raises ConfigError for what cannot be controlled so, ServerError for an
-    address that is taken and for a simulated robot that failed.
+    `policy` is warm. `access` says who may come, to any of the three addresses. `beside`: what
+    watches meanwhile, given the endpoints of commands and of actions, and what to show there.
+    Raises ConfigError for what cannot be controlled so, ServerError for an address that is taken
+    and for a simulated robot that failed.
     """
     clock = MonotonicClock()
     period_s = 1 / control.rate_hz
+    # What watches and the simulated robot are clients as others are, with keys of this run.
+    own = new_keys() if access.keys is not None else None
+    keys = access.keys.knowing(own) if access.keys is not None and own is not None else None
+    shown: ClientKeys = (own, keys.public) if keys is not None else NO_KEYS
+    trusted = keys is not None or access.open_to_network
     loop = ControlLoop(
         make_controller(offer, control, safety),
         Inference(policy, offer, control.budget_s or offer.spec.control_period_s, clock),
         offer,
         period_s,
-        (_near(address), _near(control.actions), _near(control.observations)),
+        (
+            check_endpoint(address, trusted),
+            check_endpoint(control.actions, trusted),
+            check_endpoint(control.observations, trusted),
+        ),
+        keys,
         control.instruction,
         clock,
         lambda status: say(status_line(status)),
@@ -72,8 +91,8 @@ def run_control(
     say(f"actions   {actions}, one each {period_s:g} s")
     say(f"observed  {observations}")
     with (
-        beside(commands, actions) if beside else contextlib.nullcontext(),
-        _simulated_robot(control, actions, observations, offer.spec) as robot,
+        beside(commands, actions, shown) if beside else contextlib.nullcontext(),
+        _simulated_robot(control, actions, observations, shown, offer.spec) as robot,
     ):
         say(f"ready {commands}")
         if robot is not None:
@@ -84,17 +103,6 @@ def run_control(
                 f"the simulated robot, control.env={control.env}, failed with exit status "
                 f"{robot.returncode}; it says why above."
             )
-
-
-def _near(endpoint: str) -> str:
-    """`endpoint` as ZeroMQ binds it. Raises ConfigError where others reach it."""
-    checked = check_endpoint(endpoint, trusted=True)
-    if not reaches_only_this_machine(checked):
-        raise ConfigError(
-            f"{endpoint}: mode=control has no keys, so it listens on this machine alone. Use a "
-            "loopback address or ipc://PATH, and an SSH tunnel from elsewhere."
-        )
-    return checked
 
 
 def make_controller(offer: Offer, control: ControlConfig, safety: SafetyConfig) -> Controller:
@@ -135,7 +143,7 @@ def status_line(status: Status) -> str:
 
 @contextlib.contextmanager
 def _simulated_robot(
-    control: ControlConfig, actions: str, observations: str, spec: PolicySpec
+    control: ControlConfig, actions: str, observations: str, shown: ClientKeys, spec: PolicySpec
 ) -> Generator["subprocess.Popen[bytes] | None"]:
     if not control.env:
         yield None
@@ -148,20 +156,32 @@ def _simulated_robot(
         "episodes": str(control.episodes),
         **({"image_size": str(spec.cameras[0].shape[-2])} if spec.cameras else {}),
     }
-    command = [sys.executable, "-m", SIMULATED_ROBOT, *(f"{k}={v}" for k, v in options.items())]
-    # Its standard input closes however this process ends, and then it ends as well.
-    robot = subprocess.Popen([*command, "orphan=exit"], stdin=subprocess.PIPE)
-    try:
-        yield robot
-    finally:
-        robot.terminate()
+    with tempfile.TemporaryDirectory(prefix="loopdit-keys-") as folder:
+        options |= _key_files(Path(folder), shown)
+        command = [sys.executable, "-m", SIMULATED_ROBOT, *(f"{k}={v}" for k, v in options.items())]
+        # Its standard input closes however this process ends, and then it ends as well.
+        robot = subprocess.Popen([*command, "orphan=exit"], stdin=subprocess.PIPE)
         try:
-            robot.wait(_ROBOT_STOP_S)
-        except subprocess.TimeoutExpired:
-            robot.kill()
-            robot.wait()
-        assert robot.stdin is not None
-        robot.stdin.close()
+            yield robot
+        finally:
+            robot.terminate()
+            try:
+                robot.wait(_ROBOT_STOP_S)
+            except subprocess.TimeoutExpired:
+                robot.kill()
+                robot.wait()
+            assert robot.stdin is not None
+            robot.stdin.close()
+
+
+def _key_files(folder: Path, shown: ClientKeys) -> dict[str, str]:
+    """The options by which a program is told what to show."""
+    own, server = shown
+    if own is None:
+        return {}
+    _, secret = write_keys(folder, "robot", own)
+    public = write_public_key(folder, "server", server)
+    return {"keys": str(secret), "server_key": str(public)}
 
 
 def _stop_with(robot: "subprocess.Popen[bytes]", loop: ControlLoop) -> None:

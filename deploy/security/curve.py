@@ -8,9 +8,9 @@ lies in its folder of clients. The format is that of `zmq.auth`, so czmq's tools
 import os
 import re
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import zmq
 
@@ -24,23 +24,32 @@ _MAKE_KEYS = "Make keys with: policy-serve keys out=FOLDER"
 
 @dataclass(frozen=True)
 class CurveKeys:
-    """One side's keys. `clients` is the folder of public keys that a server lets in."""
+    """One side's keys. `known` are the public keys of the clients that a server lets in."""
 
     public: bytes
     secret: bytes = field(repr=False)  # in no log
-    clients: Path | None = None
+    known: frozenset[bytes] = frozenset()
 
-    def secure_server(self, router: "zmq.Socket[bytes]") -> None:
+    def secure_server(self, socket: "zmq.Socket[bytes]") -> None:
         """Before it is bound."""
-        router.setsockopt(zmq.CURVE_SERVER, 1)
-        router.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
-        router.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN.encode())
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
+        socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN.encode())
 
-    def secure_client(self, dealer: "zmq.Socket[bytes]", server_key: bytes) -> None:
+    def secure_client(self, socket: "zmq.Socket[bytes]", server_key: bytes) -> None:
         """Before it connects."""
-        dealer.setsockopt(zmq.CURVE_SERVERKEY, server_key)
-        dealer.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
-        dealer.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, server_key)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
+
+    def knowing(self, client: "CurveKeys") -> "CurveKeys":
+        """The same of a server that lets in one more client."""
+        return replace(self, known=self.known | {client.public})
+
+
+# What a client connects with: its own keys and its server's public one, or nothing.
+ClientKeys: TypeAlias = tuple[CurveKeys | None, bytes]
+NO_KEYS: ClientKeys = (None, b"")
 
 
 class Admission:
@@ -50,9 +59,14 @@ class Admission:
         # Imported here: it brings asyncio, and a client needs neither.
         from zmq.auth.thread import ThreadAuthenticator
 
+        self._known = keys.known
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.start()
-        self._authenticator.configure_curve(_DOMAIN, location=str(keys.clients))
+        self._authenticator.configure_curve_callback(_DOMAIN, self)
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """What the authenticator asks: whether the client of this public key is let in."""
+        return key in self._known
 
     def stop(self) -> None:
         """Let nobody in any more."""
@@ -67,13 +81,20 @@ def server_keys(secret_file: str, clients: str) -> CurveKeys:
             f"curve.clients={clients} is no folder. Name one with the NAME.key of each client that "
             "may connect."
         )
-    if not any(folder.glob(f"*{PUBLIC_SUFFIX}")):
+    known = frozenset(public_key(path) for path in folder.glob(f"*{PUBLIC_SUFFIX}"))
+    if not known:
         raise ConfigError(
             f"curve.clients={clients} has no *{PUBLIC_SUFFIX}: nobody could connect. Copy the "
             "NAME.key of each client there."
         )
     keys = own_keys(secret_file)
-    return CurveKeys(keys.public, keys.secret, folder)
+    return CurveKeys(keys.public, keys.secret, known)
+
+
+def new_keys() -> CurveKeys:
+    """A pair that is in no file."""
+    public, secret = zmq.curve_keypair()
+    return CurveKeys(public, secret)
 
 
 def own_keys(secret_file: str | Path) -> CurveKeys:
@@ -92,6 +113,17 @@ def own_keys(secret_file: str | Path) -> CurveKeys:
             f"chmod 600 {path}"
         )
     return CurveKeys(public, secret)
+
+
+def client_keys(secret_file: str | Path, server_file: str | Path) -> ClientKeys:
+    """A client's own keys and the key of its server, from the files that it was given; None where
+    it was given none. Raises ConfigError."""
+    if bool(secret_file) != bool(server_file):
+        raise ConfigError(
+            "keys= and server_key= go together: this client's NAME.key_secret, and the server's "
+            "NAME.key."
+        )
+    return (own_keys(secret_file), public_key(server_file)) if secret_file else NO_KEYS
 
 
 def public_key(path: str | Path) -> bytes:

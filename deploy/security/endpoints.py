@@ -22,15 +22,12 @@ def check_endpoint(endpoint: str, trusted: bool = False) -> str:
     if endpoint.startswith("ipc://"):
         return _checked_path(endpoint)
     try:
-        parts = urlsplit(endpoint)
-        scheme, host, port = parts.scheme, parts.hostname, parts.port
+        host, port = host_and_port(endpoint)
     except ValueError:
-        scheme, host, port = "", None, None
-    if scheme != "tcp" or not host or port is None:
         raise ConfigError(
             f"endpoint {endpoint!r} is not of the form tcp://HOST:PORT with a port of 0 to 65535, "
             "nor ipc://PATH."
-        )
+        ) from None
     if host == "localhost":
         host = "127.0.0.1"
     if not trusted and not is_loopback(host):
@@ -40,6 +37,14 @@ def check_endpoint(endpoint: str, trusted: bool = False) -> str:
             "curve.keys= and curve.clients=; or say open_to_network=true if that is meant."
         )
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def host_and_port(endpoint: str) -> tuple[str, int]:
+    """Of tcp://HOST:PORT. Raises ValueError for another form."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "tcp" or not parts.hostname or parts.port is None:
+        raise ValueError(f"{endpoint!r} is not of the form tcp://HOST:PORT.")
+    return parts.hostname, parts.port
 
 
 def is_loopback(host: str) -> bool:
@@ -52,16 +57,17 @@ def is_loopback(host: str) -> bool:
 
 def host_of(endpoint: str) -> str:
     """The host of a tcp:// endpoint; the loopback address for any other."""
-    if not endpoint.startswith("tcp://"):
-        return "127.0.0.1"
-    return urlsplit(endpoint).hostname or "127.0.0.1"
+    return host_and_port(endpoint)[0] if endpoint.startswith("tcp://") else "127.0.0.1"
 
 
 def reaches_only_this_machine(endpoint: str) -> bool:
     """Whether a client of `endpoint` talks to its own machine."""
     if endpoint.startswith("ipc://"):
         return True
-    host = urlsplit(endpoint).hostname or ""
+    try:
+        host, _ = host_and_port(endpoint)
+    except ValueError:
+        return False
     return host == "localhost" or is_loopback(host)
 
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import zmq
 from rich.console import Console
 
 from loopdit.command import Command, option
-from loopdit.deploy.security.curve import PUBLIC_SUFFIX, SECRET_SUFFIX
+from loopdit.deploy.security.curve import PUBLIC_SUFFIX, SECRET_SUFFIX, CurveKeys, new_keys
 from loopdit.errors import ConfigError
 from loopdit.subcommand import run_subcommand
 
@@ -45,23 +44,24 @@ class KeysConfig:
 
 
 def make_keys(folder: Path, name: str) -> tuple[Path, Path]:
-    """The files of a new pair, public and secret: the folder is 0700 and the secret 0600 from the
+    """The files of a new pair: see `write_keys`."""
+    return write_keys(folder, name, new_keys())
+
+
+def write_keys(folder: Path, name: str, keys: CurveKeys) -> tuple[Path, Path]:
+    """The files of a pair, public and secret: the folder is 0700 and the secret 0600 from the
     moment they are there. Raises ConfigError where there are such keys already, or no place."""
-    public, secret = zmq.curve_keypair()
-    public_file, secret_file = folder / f"{name}{PUBLIC_SUFFIX}", folder / f"{name}{SECRET_SUFFIX}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The secret first: a public key without one would be of no use.
-        _write(secret_file, _certificate(public, secret), 0o600)
-        _write(public_file, _certificate(public), 0o644)
-    except FileExistsError as error:
-        raise ConfigError(
-            f"there is {error.filename} already, and whoever knows it would be locked out. Choose "
-            "another name= or out=."
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"cannot write keys to out={folder}: {error.strerror}.") from error
-    return public_file, secret_file
+    secret_file = folder / f"{name}{SECRET_SUFFIX}"
+    # The secret first: a public key without one would be of no use.
+    _write(secret_file, _certificate(keys.public, keys.secret), 0o600)
+    return write_public_key(folder, name, keys.public), secret_file
+
+
+def write_public_key(folder: Path, name: str, public: bytes) -> Path:
+    """The file of a public key, to be given away. Raises as `write_keys`."""
+    path = folder / f"{name}{PUBLIC_SUFFIX}"
+    _write(path, _certificate(public), 0o644)
+    return path
 
 
 def _certificate(public: bytes, secret: bytes | None = None) -> str:
@@ -72,9 +72,18 @@ def _certificate(public: bytes, secret: bytes | None = None) -> str:
 
 
 def _write(path: Path, content: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "w") as file:
-        file.write(content)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "w") as file:
+            file.write(content)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"there is {error.filename} already, and whoever knows it would be locked out. Choose "
+            "another name= or out=."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"cannot write keys to out={path.parent}: {error.strerror}.") from error
 
 
 def _run(config: KeysConfig) -> None:

@@ -1,7 +1,6 @@
 """What a computed request is answered with: its chunk, or the error that says why there is none."""
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 
 from loopdit.deploy.messages import Chunk, ErrorCode, Timing, WireError
@@ -12,8 +11,7 @@ from loopdit.deploy.serving.sessions import Request
 from loopdit.errors import ObservationError, OutOfMemory
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """One inference to run: a batch of requests at one rung. `may_stop`: with fewer loops, where
     the policy finds that more change nothing."""
 
@@ -40,7 +38,7 @@ def chunk_for(
         raise WireError(ErrorCode.INTERNAL, fault, obs.seq)
     timing = Timing(
         queue=microseconds(job.started_s - request.ready_s),
-        decode=microseconds(request.ready_s - request.received_s),
+        decode=microseconds(request.ready_s - request.received_s + request.frames_s),
         encode=outcome.encode_us,
         denoise=outcome.denoise_us,
         send=microseconds(now - ended_s),
@@ -63,7 +61,9 @@ def microseconds(seconds: float) -> int:
     return max(0, round(seconds * 1e6))
 
 
-def _code_of(outcome: Exception) -> ErrorCode:
+def _code_of(outcome: Exception) -> str:
+    if isinstance(outcome, WireError):
+        return outcome.code
     if isinstance(outcome, ObservationError):  # what it was told, not what it computed
         return ErrorCode.UNSUPPORTED
     return ErrorCode.OVERLOAD if isinstance(outcome, OutOfMemory) else ErrorCode.INTERNAL

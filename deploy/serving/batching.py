@@ -7,15 +7,15 @@ be relied on to be there in time, and who is left waiting can still begin afterw
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from loopdit.deploy.robot.guide import GUIDE
 from loopdit.deploy.serving.planner import Planner, Rung
 from loopdit.deploy.serving.sessions import Request
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """What to compute next."""
 
     requests: tuple[Request, ...]

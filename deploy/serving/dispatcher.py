@@ -5,13 +5,14 @@ Pure but for the clock it is given: no sockets, no threads, no compute. The shel
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 
+import msgspec
 import numpy as np
 
 from loopdit.datasets.spec import Observation
 from loopdit.deploy.clock import Clock
+from loopdit.deploy.jpeg_frames import checked
 from loopdit.deploy.messages import (
     Bye,
     ErrorCode,
@@ -45,13 +46,12 @@ _MAX_LOST = 2
 PROBE_AFTER_S = 10.0
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A message to send to a connection."""
 
     peer: bytes
     message: Message
-    tensors: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    tensors: Mapping[str, np.ndarray] = {}
 
 
 class Dispatcher:
@@ -127,6 +127,8 @@ class Dispatcher:
     def next_job(self) -> Job | None:
         """The inference to run now; None if none is due. Call `expire` first, and this only where
         something is free to run it."""
+        if not self._sessions.waiting:
+            return None
         now = self._clock.now
         busy = {(r.session, r.obs.epoch) for job in self._jobs.values() for r in job.requests}
         batch = next_batch(self._sessions.in_order(), self.offer.planner, now, busy)
@@ -247,8 +249,11 @@ class Dispatcher:
         self._sessions.admit(peer, obs, received_s)
         self._require_released(obs.seq)
         self.offer.require(obs.loops, obs.steps)
-        if not self._quick.passes(observation):
-            check_observation(self.offer.spec, observation)
+        shown = observation
+        if obs.jpeg:
+            observation, shown = checked(observation, obs.jpeg, self.offer.spec)
+        if not self._quick.passes(shown):
+            check_observation(self.offer.spec, shown)
         now = self._clock.now
         return self._refusals(self._sessions.submit(peer, obs, observation, received_s, now))
 

@@ -6,6 +6,8 @@ Pure, and never changed: another policy is another Offer.
 from dataclasses import dataclass
 
 from loopdit.datasets.spec import PolicySpec
+from loopdit.deploy import jpeg_frames
+from loopdit.deploy.jpeg_frames import JPEG
 from loopdit.deploy.messages import PROTOCOL_VERSION, ErrorCode, Hello, Welcome, WireError
 from loopdit.deploy.serving.planner import UNMEASURED, Planner, ladder
 from loopdit.deploy.serving.served_policy import PlannedPolicy, ServedPolicy
@@ -81,6 +83,7 @@ class Offer:
             spec_digest=self.spec_digest,
             spec=self.spec.to_dict(),
             shared_memory=shared_memory,
+            encodings=(JPEG,) if self.spec.cameras and jpeg_frames.available() else (),
         )
 
 

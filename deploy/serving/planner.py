@@ -5,14 +5,20 @@ default down through smaller K, then at the smallest K through half the steps, a
 to one. Loops go first, because a chunk of 10 steps at K = 1 takes as long as one of 1 step at K = 4
 and does better (docs/results.md, working points of `lift`: 50 against 49 of 50, and 42 with both).
 
-How long an undisturbed chunk takes is known from before (`Latency`: the bundle's table, or the
-warm-up). What is measured while serving is kept as a multiple of that, the last WINDOW of them for
-all rungs together, since what slows a machine (heat, other programs) slows every rung; and apart
-from it, in seconds, what passes around compute, which does not grow with it. Their median says what
-is typical now, their second largest what to rely on: of n exchangeable values the next
-one is at most the k-th smallest with probability k / (n + 1) (the coverage of an order statistic,
-on which split conformal prediction rests), here 198 / 200 = 0.99. So a single cold call changes
-nothing, whatever it took.
+How long an undisturbed chunk takes, x, is known from before (`Latency`: the bundle's table, or the
+warm-up). What is measured while serving, y, is kept for the last WINDOW chunks of all rungs
+together, since what disturbs a machine disturbs every rung, in two ways. It slows compute (heat, a
+core that is shared evenly): the median of y / x is the factor m by which it is slow now. And it
+interrupts it (other programs' time slices), for seconds that do not grow with x, and as often as x
+is long, so that what they add spreads as the square root of x: the second largest of
+(y - m x) / sqrt(x), times sqrt(x), is added to m x for what to rely on. Were the interruptions of a
+short chunk taken for slowness, a long one would never be tried on a busy machine, and nothing would
+show that it could be; one that is tried too early shows at once.
+
+What passes around compute is kept apart, in seconds: its median, its second largest. Of n
+exchangeable values the next one is at most the k-th smallest with probability k / (n + 1) (the
+coverage of an order statistic, on which split conformal prediction rests), here 198 / 200 = 0.99.
+So a single cold call changes nothing, whatever it took.
 
 A request gets the deepest rung that can be relied on to end in time. Where none can, it gets the
 shallowest while that is more likely in time than not; after that it is late. Who is refused is not
@@ -22,10 +28,13 @@ machine that was slow once is not thought so for ever.
 Pure: time and measurements are arguments.
 """
 
+import math
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 WINDOW = 199
 PROBE = 20
@@ -103,6 +112,40 @@ class _Window:
         insort(self._sorted, value)
 
 
+class _Measured:
+    """The last WINDOW chunks: seconds that each takes undisturbed, and that it took. At first those
+    of `multiples`, of chunks of `length_s`."""
+
+    def __init__(self, length_s: float, multiples: Sequence[float]) -> None:
+        self._undisturbed = np.full(WINDOW, length_s)
+        self._took = length_s * np.resize(multiples, WINDOW)
+        self._next = 0
+        self._fitted: tuple[float, float] | None = None
+
+    def add(self, undisturbed_s: float, took_s: float) -> None:
+        self._undisturbed[self._next], self._took[self._next] = undisturbed_s, took_s
+        self._next = (self._next + 1) % WINDOW
+        self._fitted = None
+
+    def typical_s(self, undisturbed_s: float) -> float:
+        """What half of the chunks of this length take at most."""
+        return self._fit()[0] * undisturbed_s
+
+    def relied_s(self, undisturbed_s: float) -> float:
+        """What 99 of 100 take at most."""
+        slow, interrupted = self._fit()
+        return slow * undisturbed_s + interrupted * math.sqrt(undisturbed_s)
+
+    def _fit(self) -> tuple[float, float]:
+        """When it is asked for: it takes some 20 us, and many a request has all the time."""
+        if self._fitted is None:
+            x, y = self._undisturbed, self._took
+            slow = float(np.partition(y / x, WINDOW // 2)[WINDOW // 2])
+            interrupted = float(np.partition((y - slow * x) / np.sqrt(x), -2)[-2])
+            self._fitted = slow, interrupted
+        return self._fitted
+
+
 class Planner:
     """See the module. `rungs` is a ladder; what was not measured is taken to need no time."""
 
@@ -114,9 +157,9 @@ class Planner:
         self._margin_s = margin_s
         self._refused = 0  # in a row
         self._allowed: dict[tuple[int, int], tuple[Rung, ...]] = {}  # by what a request says
-        seen = latency.multiples or (1.0,)
-        whole, rest = divmod(WINDOW, len(seen))
-        self._multiples = _Window(seen * whole + seen[:rest])
+        # Which rungs the multiples are of is not known: taken for the longest, which is careful.
+        longest_s = max(self._before(rung, 1) for rung in self.rungs) or 1.0
+        self._measured = _Measured(longest_s, latency.multiples or (1.0,))
         self._around = _Window((0.0,) * WINDOW)
         self.batches = self._paying_batches()
 
@@ -132,12 +175,12 @@ class Planner:
     def typical_s(self, rung: Rung, batch: int = 1) -> float:
         """What half of the chunks, or batches, take at most."""
         before_s = self._before(rung, batch)
-        return before_s and self._around.median + self._multiples.median * before_s
+        return before_s and self._around.median + self._measured.typical_s(before_s)
 
     def relied_s(self, rung: Rung, batch: int = 1) -> float:
         """What 99 of 100 take at most."""
         before_s = self._before(rung, batch)
-        return before_s and self._around.relied_on + self._multiples.relied_on * before_s
+        return before_s and self._around.relied_on + self._measured.relied_s(before_s)
 
     def choose(self, rungs: Sequence[Rung], left_s: float) -> Rung | None:
         """The one to run of `rungs`, the deepest first, when its chunk is wanted in `left_s`; None
@@ -166,7 +209,7 @@ class Planner:
         if before_s > 0 and rung in self.rungs:
             counts = PROBE if self._refused == PROBE else 1
             for _ in range(counts):
-                self._multiples.add(compute_s / before_s)
+                self._measured.add(before_s, compute_s)
                 self._around.add(around_s)
             self._refused = 0
 

@@ -4,9 +4,9 @@ H action horizon, A action dim. Numpy only; knows nothing of sockets, bundles or
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import msgspec
 import numpy as np
 
 from loopdit.datasets.spec import Observation, PolicySpec
@@ -14,8 +14,7 @@ from loopdit.deploy.serving.planner import Latency
 from loopdit.errors import ServerError
 
 
-@dataclass(frozen=True)
-class Inference:
+class Inference(msgspec.Struct, frozen=True):
     """One action chunk, actions (H, A) float32 in raw units, and what it took to make it.
 
     Of a batch, the microseconds are those of the whole.
@@ -28,8 +27,7 @@ class Inference:
     denoise_us: int
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One observation of a batch; see `ServedPolicy.infer`."""
 
     observation: Observation

@@ -8,7 +8,6 @@ policy that says it is `instant` is computed where its request arrived: two hand
 threads take longer than it does.
 """
 
-import contextlib
 import logging
 import math
 import queue
@@ -73,7 +72,7 @@ class PolicyServer:
         self._dispatcher = Dispatcher(offer_of(self._policies[0], *self._pinned), self._clock)
         self._workers: list[Worker] = []
         self._idle: list[Worker] = []
-        self._instantly: Callable[[Job], list[Outcome]] | None = None
+        self._instantly: Callable[[Job], tuple[Job, list[Outcome]]] | None = None
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._orders: queue.SimpleQueue[_Replacement] = queue.SimpleQueue()
         self._observers: list[Observer] = []
@@ -96,6 +95,11 @@ class PolicyServer:
     def running(self) -> bool:
         """Whether it answers."""
         return self._io_thread.is_alive()
+
+    @property
+    def begun(self) -> bool:
+        """Whether `start` was called: before that, its policy may be warming up."""
+        return self._io_thread.ident is not None
 
     @property
     def offer(self) -> Offer:
@@ -152,7 +156,7 @@ class PolicyServer:
         """
         self._stop_by_s = self._clock.now + _DRAIN_S
         self._lines.wake()
-        if self._io_thread.ident is not None:
+        if self.begun:
             self._io_thread.join()
         else:
             self._lines.close()
@@ -207,29 +211,28 @@ class PolicyServer:
         return max(0.0, due_s - self._clock.now)
 
     def _obey(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                order = self._orders.get_nowait()
-                self._swap(order.policies, order.offer)
-                order.done.set()
+        while not self._orders.empty():
+            order = self._orders.get()
+            self._swap(order.policies, order.offer)
+            order.done.set()
 
     def _take_reports(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                report = self._reports.get_nowait()
-                worker, job = report.worker, report.job
-                if worker in self._idle:
-                    self._idle.remove(worker)
-                if report.able and worker in self._workers:
-                    self._idle.append(worker)
-                if job is not None:
-                    replies = self._dispatcher.finish(job, report.outcomes, report.ended_s)
-                    self._send(replies, job)
+        # Only this thread takes them out.
+        while not self._reports.empty():
+            report = self._reports.get()
+            worker, job = report.worker, report.job
+            if worker in self._idle:
+                self._idle.remove(worker)
+            if report.able and worker in self._workers:
+                self._idle.append(worker)
+            if job is not None:
+                replies = self._dispatcher.finish(job, report.outcomes, report.ended_s)
+                self._send(replies, job)
 
     def _hand_out(self) -> None:
         if self._instantly is not None:
             while (job := self._dispatcher.next_job()) is not None:
-                outcomes = self._instantly(job)
+                job, outcomes = self._instantly(job)
                 self._send(self._dispatcher.finish(job, outcomes, self._clock.now), job)
         while self._idle and (job := self._dispatcher.next_job()) is not None:
             self._idle.pop().give(job)
@@ -239,7 +242,7 @@ class PolicyServer:
         for worker in self._workers:
             worker.stop()
         instant = getattr(policies[0], "instant", False)
-        self._instantly = computation(policies[0]) if instant else None
+        self._instantly = computation(policies[0], self._clock) if instant else None
         self._workers = (
             [] if instant else [Worker(policy, self._clock, self._report) for policy in policies]
         )

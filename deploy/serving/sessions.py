@@ -9,8 +9,9 @@ without being computed leaves as a Refusal, so that every request is answered ex
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from loopdit.deploy.messages import ErrorCode, Obs, WireError
@@ -20,8 +21,8 @@ MAX_SESSIONS = 256
 IDLE_S = 30.0
 
 
-@dataclass(frozen=True)
-class Request:
+# A struct is made in an eighth of the time of a frozen dataclass: one is made for each observation.
+class Request(msgspec.Struct, frozen=True):
     """An observation that waits for, or is in, compute."""
 
     peer: bytes
@@ -35,6 +36,7 @@ class Request:
     round: int = 0  # in which its session has its turn
     place: int = 0  # in the order of arrival
     lost: int = 0  # how often what computed it was lost
+    frames_s: float = 0.0  # what it took to decode its frames, where they were JPEGs
 
     @property
     def order(self) -> tuple[int, float, int]:
@@ -188,6 +190,8 @@ class Sessions:
         what it takes at least."""
         refusals: list[Refusal] = []
         for session_id, request in list(self._waiting.items()):
+            if math.isinf(request.deadline_s):
+                continue
             needed_s = least_s(request)
             if now < request.deadline_s - needed_s:
                 continue
@@ -221,7 +225,7 @@ class Sessions:
         newer = self._waiting.get(request.session)
         if newer is not None:
             return [_superseded(request, newer.obs.seq)]
-        self._waiting[request.session] = replace(request, lost=request.lost + begun)
+        self._waiting[request.session] = msgspec.structs.replace(request, lost=request.lost + begun)
         return []
 
     def refuse_waiting(

@@ -8,11 +8,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from loopdit.deploy.clock import Clock
+from loopdit.deploy.messages import WireError
 from loopdit.deploy.serving.answers import Job
+from loopdit.deploy.serving.frames import with_frames
 from loopdit.deploy.serving.served_policy import (
     Asked,
     InferenceFailed,
@@ -48,7 +50,7 @@ class Worker:
         self, policy: ServedPolicy, clock: Clock, report: Callable[[Report], object]
     ) -> None:
         self.policy = policy
-        self._compute = computation(policy)
+        self._compute = computation(policy, clock)
         self._revivable = policy if isinstance(policy, Revivable) else None
         self._clock = clock
         self._report = report
@@ -76,7 +78,7 @@ class Worker:
 
     def _run(self) -> None:
         while (job := self._next_job()) is not None:
-            outcomes = self._compute(job)
+            job, outcomes = self._compute(job)
             lost = any(isinstance(outcome, ReplicaLost) for outcome in outcomes)
             self._report(Report(self, job, outcomes, self._clock.now, able=not lost))
             if lost:
@@ -112,12 +114,20 @@ class Worker:
                 return
 
 
-def computation(policy: ServedPolicy) -> Callable[[Job], list[Outcome]]:
-    """What computes a job on `policy`, and never raises: the outcome of each of its requests."""
+def computation(policy: ServedPolicy, clock: Clock) -> Callable[[Job], tuple[Job, list[Outcome]]]:
+    """What computes a job on `policy`, and never raises: the outcome of each of its requests. The
+    job comes back with the frames that it had as JPEGs."""
     planned = policy if isinstance(policy, PlannedPolicy) else None
 
-    def compute(job: Job) -> list[Outcome]:
-        asked = [Asked(r.observation, r.noise_seed, r.obs.instruction) for r in job.requests]
+    def compute(job: Job) -> tuple[Job, list[Outcome]]:
+        faults: Sequence[Exception | None] = [None] * len(job.requests)
+        if any(request.obs.jpeg for request in job.requests):
+            job, faults = with_frames(job, policy.spec, clock)
+        asked = [
+            Asked(request.observation, request.noise_seed, request.obs.instruction)
+            for request, fault in zip(job.requests, faults, strict=True)
+            if fault is None
+        ]
         loops, steps = job.rung.loops, job.rung.steps
         try:
             if planned is None:
@@ -126,7 +136,9 @@ def computation(policy: ServedPolicy) -> Callable[[Job], list[Outcome]]:
                 made = planned.infer_batch(asked, loops=loops, steps=steps, may_stop=job.may_stop)
         except Exception as error:  # any: these requests are answered with it, and others served
             made = [error] * len(asked)
-        return [failure(one) if isinstance(one, Exception) else one for one in made]
+        computed = iter(made)
+        outcomes = [next(computed) if fault is None else fault for fault in faults]
+        return job, [failure(one) if isinstance(one, Exception) else one for one in outcomes]
 
     return compute
 
@@ -134,7 +146,7 @@ def computation(policy: ServedPolicy) -> Callable[[Job], list[Outcome]]:
 def failure(error: Exception) -> Exception:
     """What a request may be answered with: what its sender, or a lack of memory, is to blame for
     as it is, anything else without its details, which are logged."""
-    if isinstance(error, (ObservationError, OutOfMemory, ReplicaLost, InferenceFailed)):
+    if isinstance(error, (WireError, ObservationError, OutOfMemory, ReplicaLost, InferenceFailed)):
         return error
     if isinstance(error, MemoryError):
         return OutOfMemory("the server has no memory left for this.")

@@ -1,6 +1,6 @@
 """A policy that answers zeros: to try a robot's plumbing, and what a server itself costs.
 
-It is served for a spec, and needs no weights: `spec_at` finds one. Zeros are raw units; where the
+It is served for a spec, and needs no weights: `zeros_for` finds one. Zeros are raw units; where the
 spec's limits have no zero, it is the limit nearest to it. Whatever it observes is ignored.
 
 Shapes: H action horizon, A action dim.
@@ -18,19 +18,26 @@ from loopdit.deploy.bundle.bundle import Bundle, default_bundle, is_bundle
 from loopdit.deploy.serving.served_policy import Inference
 from loopdit.errors import ConfigError
 
-DEFAULT_HORIZON = 16  # where the spec is not a bundle's: that of the shipped policy
+# Where the spec is not a bundle's: those of the shipped policy.
+DEFAULT_HORIZON = 16
+DEFAULT_LOOPS = (1, 2, 3, 4)
 
 
 class ZerosPolicy:
     """See `served_policy.ServedPolicy`."""
 
-    loops = (1,)
     steps = 1
     instant = True  # see server.py
 
-    def __init__(self, spec: PolicySpec, horizon: int = DEFAULT_HORIZON) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        horizon: int = DEFAULT_HORIZON,
+        loops: tuple[int, ...] = DEFAULT_LOOPS,
+    ) -> None:
         self.spec = spec
         self.horizon = horizon
+        self.loops = loops
         self.model_id = f"zeros-{spec.digest()}"
         chunk = np.zeros((horizon, *spec.action.shape), np.float32)
         if spec.action.low:
@@ -45,19 +52,20 @@ class ZerosPolicy:
         return Inference(self._chunk, loops, steps, encode_us=0, denoise_us=0)
 
 
-def spec_at(path: str) -> tuple[PolicySpec, int]:
-    """The spec of a bundle, of an episode store or in a JSON file (`PolicySpec.to_dict`), and how
-    many actions a chunk of it has; for an empty path, those of the bundle shipped with loopdit.
+def zeros_for(path: str) -> ZerosPolicy:
+    """Zeros in the place of the policy of a bundle, with its horizon and every K that it has; or
+    for the spec of an episode store or in a JSON file (`PolicySpec.to_dict`). For an empty path, in
+    the place of the policy shipped with loopdit.
 
     Raises what opening it raises, and ConfigError for a file that is not JSON.
     """
     place = Path(path or default_bundle())
     if is_bundle(place):
         bundle = Bundle.open(place)
-        return bundle.spec, bundle.horizon
+        return ZerosPolicy(bundle.spec, bundle.horizon, bundle.loops)
     if place.suffix == ".json":
-        return _spec_in(place), DEFAULT_HORIZON
-    return EpisodeStore.open(path).spec, DEFAULT_HORIZON
+        return ZerosPolicy(_spec_in(place))
+    return ZerosPolicy(EpisodeStore.open(path).spec)
 
 
 def _spec_in(path: Path) -> PolicySpec:

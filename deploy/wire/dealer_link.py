@@ -1,49 +1,39 @@
-"""The client's ZeroMQ socket: connecting, sending, waiting, and why a handshake failed."""
+"""The client's ZeroMQ socket: connecting, sending, waiting."""
 
-import contextlib
-import struct
 import time
 from collections.abc import Sequence
+from socket import gaierror, getaddrinfo
 
 import zmq
 
 from loopdit.deploy.messages import ErrorCode, WireError
 from loopdit.deploy.protocol import MAX_HEADER_BYTES, Frame
 from loopdit.deploy.security.curve import CurveKeys
+from loopdit.deploy.security.endpoints import host_and_port
+from loopdit.deploy.wire.handshakes import Handshakes
 
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 500
 # See server_lines: room for a whole observation.
 _BUFFER_BYTES = 1 << 20
-_FAILURES = (
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
-# A server that is being stopped fails a handshake, too, but not twice in a row.
-_FAILURES_TO_BELIEVE = 2
 _LOOK_MS = 20
 # As plain integers: pyzmq's own turn into themselves for microseconds, each time.
 _EVENTS, _POLLIN, _NOBLOCK = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
 _RCVTIMEO = int(zmq.RCVTIMEO)
-_EVENT = struct.Struct("=H")  # how an event's message begins
 
 
 class DealerLink:
     """A DEALER that is connected to `endpoint`, with `keys` to the server of `server_key`.
 
-    Raises WireError for what is no endpoint.
+    Raises WireError for what is no endpoint, and for a host that nobody knows.
     """
 
     def __init__(self, endpoint: str, keys: CurveKeys | None, server_key: bytes) -> None:
-        self._endpoint = endpoint
-        self._secured = keys is not None
         # The shared context: one of its own could block for ever when a client is forgotten
         # unclosed.
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
-        self._monitor = self._socket.get_monitor_socket(_FAILURES)
-        self._failures = 0
+        self._handshakes = Handshakes(self._socket, endpoint, secured=keys is not None)
         self._heard = False  # of a server: until then, watch the handshakes
         self._socket.setsockopt(zmq.LINGER, 0)
         # Queue only for a live connection: an observation must not wait for a server to be started.
@@ -57,14 +47,10 @@ class DealerLink:
         if keys is not None:
             keys.secure_client(self._socket, server_key)
         try:
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as error:
+            connect(self._socket, endpoint)
+        except BaseException:
             self.close()
-            raise WireError(
-                ErrorCode.TIMEOUT,
-                f"{endpoint!r} is not an address to connect to ({error.strerror}). "
-                "Give one like tcp://127.0.0.1:5555.",
-            ) from None
+            raise
 
     def send(self, frames: Sequence[Frame], deadline_s: float) -> bool:
         """Whether it was taken by `deadline_s` (monotonic). Raises WireError(HANDSHAKE) as soon as
@@ -77,7 +63,7 @@ class DealerLink:
                 # Not a send that blocks: a connection that is refused can be written to for a
                 # moment, time and again.
                 self._socket.poll(min(_LOOK_MS, _ms_until(deadline_s)), zmq.POLLOUT)
-                self._look_at_failures()
+                self._handshakes.require_accepted()
             if time.monotonic() >= deadline_s:
                 return False
 
@@ -101,40 +87,36 @@ class DealerLink:
     def close(self, linger_s: float = 0.0) -> None:
         """Free the socket; what was sent has `linger_s` to leave."""
         if not self._socket.closed:
-            with contextlib.suppress(zmq.ZMQError):
-                self._socket.disable_monitor()
-            self._monitor.close(linger=0)
+            self._handshakes.close()
             self._socket.close(linger=round(linger_s * 1e3))
 
     def _wait_watchful(self, deadline_s: float) -> bool:
         """Whether a message comes by `deadline_s`, with an eye on failing handshakes."""
         while not self._socket.poll(min(_LOOK_MS, _ms_until(deadline_s)), zmq.POLLIN):
-            self._look_at_failures()
+            self._handshakes.require_accepted()
             if time.monotonic() >= deadline_s:
                 return False
         return True
 
-    def _look_at_failures(self) -> None:
-        while self._monitor.poll(0):
-            (event,) = _EVENT.unpack_from(self._monitor.recv_multipart()[0])
-            # It said so itself; or it wants keys and there are none, or the other way: where this
-            # side sees that first, ZeroMQ does not try again, and no second failure comes.
-            refused = event in (
-                zmq.EVENT_HANDSHAKE_FAILED_AUTH,
-                zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
-            )
-            self._failures += _FAILURES_TO_BELIEVE if refused else 1
-        if self._failures < _FAILURES_TO_BELIEVE:
-            return
-        self._failures = 0
-        why = (
-            "it does not know this client's key, or server_key= is not its key. Put the NAME.key "
-            "of this client into its curve.clients= folder, and take server_key= from its keys."
-            if self._secured
-            else "it wants to see a key. Make one with: policy-serve keys out=FOLDER name=NAME, "
-            "and give keys= and server_key=."
-        )
-        raise WireError(ErrorCode.HANDSHAKE, f"{self._endpoint} refuses this client: {why}")
+
+def connect(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+    """Raises WireError for what is no endpoint, and for a host that nobody knows: ZeroMQ would ask
+    for it again and again, in silence."""
+    host, port = "", 0
+    try:
+        if not endpoint.startswith("ipc://"):
+            host, port = host_and_port(endpoint)
+            getaddrinfo(host, port)
+        socket.connect(endpoint)
+    except gaierror as error:
+        raise WireError(
+            ErrorCode.TIMEOUT, f"{endpoint}: no host is known as {host!r} ({error.strerror})."
+        ) from None
+    except (zmq.ZMQError, ValueError):  # a name that cannot be one is a ValueError, too
+        raise WireError(
+            ErrorCode.TIMEOUT,
+            f"{endpoint!r} is not an address to connect to. Give one like tcp://127.0.0.1:5555.",
+        ) from None
 
 
 def _ms_until(deadline_s: float) -> int:

@@ -28,8 +28,8 @@ from tests.deploy.echo_policy import (
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.client import PolicyClient
-from loopdit.deploy.messages import ErrorCode, Welcome, WireError
-from loopdit.deploy.protocol import Frame, encode
+from loopdit.deploy.messages import ErrorCode, Hello, Message, Welcome, WireError
+from loopdit.deploy.protocol import Frame, decode, encode
 from loopdit.deploy.serving.server import PolicyServer
 from loopdit.errors import ConfigError, LoopditError, ObservationError, ServerError, SpecMismatch
 
@@ -203,6 +203,14 @@ def test_an_address_of_another_form_is_one_clear_error():
         PolicyClient("127.0.0.1", timeout_s=0.3)
 
 
+def test_a_host_that_nobody_knows_is_one_clear_error_at_once():
+    began = time.monotonic()
+    with pytest.raises(WireError, match=r"no host is known as 'no-such-robot\.invalid'") as caught:
+        PolicyClient("tcp://no-such-robot.invalid:5555", timeout_s=60)
+    assert code_of(caught) == ErrorCode.TIMEOUT
+    assert time.monotonic() - began < 30
+
+
 def test_after_a_timeout_the_client_works_again_and_the_late_answer_is_not_mistaken():
     policy = HeldPolicy()
     with (
@@ -267,6 +275,32 @@ def server_that_answers(frames: list[Frame]) -> Generator[str]:
         thread.start()
         yield f"tcp://127.0.0.1:{port}"
         thread.join()
+
+
+def test_a_greeting_that_got_lost_is_said_again():
+    # As by a connection that breaks just then: ZeroMQ loses what was given to it, in silence.
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.setsockopt(zmq.LINGER, 0)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        heard: list[Message] = []
+
+        def answer_the_second() -> None:
+            heard.append(decode(router.recv_multipart()[1:], 0)[0])
+            peer, *frames = router.recv_multipart()
+            heard.append(decode(frames, 0)[0])
+            spec = SPEC.to_dict()
+            answer = Welcome(heard[-1].seq, 1, 1, 1, "m", 5, (1,), 1, 10, SPEC.digest(), spec)
+            router.send_multipart([peer, *encode(answer)])
+
+        thread = threading.Thread(target=answer_the_second)
+        thread.start()
+        began = time.monotonic()
+        with PolicyClient(f"tcp://127.0.0.1:{port}", timeout_s=30) as client:
+            assert client.model_id == "m"
+        assert time.monotonic() - began < 15
+        thread.join()
+    assert [type(message) for message in heard] == [Hello, Hello]
+    assert heard[0].seq < heard[1].seq
 
 
 def welcome(protocol: int = 1, spec_version: int = 1) -> list[Frame]:

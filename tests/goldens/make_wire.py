@@ -52,9 +52,12 @@ ACTIONS = {"action": np.array([[0.125, 1.0], [-0.25, 0.0], [0.5, 1.0]], np.float
 def golden_messages() -> dict[str, tuple[Message, dict[str, np.ndarray]]]:
     hello = Hello(1, 1, 1, 2**63 - 1, "loopdit-python 0.1.0", "0123456789abcdef")
     welcome = Welcome(
-        1, 1, 2**63 - 1, 1, "model-0", 3, (1, 2, 4), 4, 10, "0123456789abcdef", SPEC.to_dict()
+        *(1, 1, 2**63 - 1, 1, "model-0", 3, (1, 2, 4), 4, 10, "0123456789abcdef", SPEC.to_dict()),
+        encodings=("jpeg",),
     )
     obs = Obs(3, 2, 17, 123_456_789_012, 40_000, 2, 5, 99, "lift the cube — slowly")
+    as_jpeg = Obs(4, 2, 18, 123_456_889_012, jpeg=("images.front",))
+    jpeg = {**OBSERVATION, "images.front": np.frombuffer(b"\xff\xd8 and so on \xff\xd9", np.uint8)}
     timing = Timing(120, 45, 8_000, 21_000, 30)
     chunk = Chunk(3, 2, 17, 123_456_789_012, 2, 5, "model-0", timing)
     error = Error(4, "SHAPE", False, "proprio has shape (3,) and dtype float32; ...")
@@ -62,6 +65,7 @@ def golden_messages() -> dict[str, tuple[Message, dict[str, np.ndarray]]]:
         "hello": (hello, {}),
         "welcome": (welcome, {}),
         "obs": (obs, OBSERVATION),
+        "obs_jpeg": (as_jpeg, jpeg),
         "chunk": (chunk, ACTIONS),
         "reset": (Reset(2, 2, 1_000_000), {}),
         "reset_ack": (ResetAck(2, 2, 1_000_000), {}),

@@ -25,6 +25,7 @@ from loopdit.deploy.robot.control.real_time import (
 )
 from loopdit.deploy.robot.control.sockets import Commands, Publisher, Subscriber
 from loopdit.deploy.robot.control.statistics import Timings
+from loopdit.deploy.security.curve import Admission, CurveKeys
 from loopdit.deploy.serving.observation_check import check_observation
 from loopdit.deploy.serving.offer import Offer
 
@@ -44,11 +45,13 @@ class ControlLoop:
         offer: Offer,
         period_s: float,
         addresses: tuple[str, str, str],
+        keys: CurveKeys | None,
         instruction: str,
         clock: Clock,
         on_status: Callable[[Status], None],
     ) -> None:
-        """`addresses` are those of commands, actions and observations."""
+        """`addresses` are those of commands, actions and observations; with `keys`, whoever comes
+        to any of them shows one that is known."""
         self._controller = controller
         self._inference = inference
         self._offer = offer
@@ -59,12 +62,13 @@ class ControlLoop:
         self._stopping = False
         self._context = zmq.Context()
         declared = sum(math.prod(t.shape) * 8 for t in offer.spec.observations)
+        self._admission = Admission(self._context, keys) if keys is not None else None
         try:
-            self._commands = Commands(self._context, addresses[0])
-            self._publisher = Publisher(self._context, addresses[1])
-            self._subscriber = Subscriber(self._context, addresses[2], _ROOM * declared)
+            self._commands = Commands(self._context, addresses[0], keys)
+            self._publisher = Publisher(self._context, addresses[1], keys)
+            self._subscriber = Subscriber(self._context, addresses[2], keys, _ROOM * declared)
         except BaseException:
-            self._context.destroy(linger=0)
+            self._close(linger_ms=0)
             raise
         self.endpoints = (
             self._commands.endpoint,
@@ -99,7 +103,12 @@ class ControlLoop:
         finally:
             thaw_garbage()
             self._inference.stop()
-            self._context.destroy(linger=_LINGER_MS)
+            self._close(_LINGER_MS)
+
+    def _close(self, linger_ms: int) -> None:
+        if self._admission is not None:
+            self._admission.stop()
+        self._context.destroy(linger=linger_ms)
 
     def _tick(self, tick: Tick) -> None:
         self._ticks += 1 + tick.missed

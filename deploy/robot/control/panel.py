@@ -2,114 +2,51 @@
 
     python -m loopdit.deploy.robot.control.panel stop
     python -m loopdit.deploy.robot.control.panel release tcp://127.0.0.1:5555
+    python -m loopdit.deploy.robot.control.panel stop tcp://robot:5555 me.key_secret server.key
 
 `stop` and `release` work in both modes of `policy-serve`, `reset` lifts a watchdog's stop in
-control mode. Imports numpy, pyzmq and msgspec only.
+control mode. Where none answers, nothing is known, and the robot's own button is the one to press.
+Imports numpy, pyzmq and msgspec only; a program of your own uses `OperatorLink`.
 """
 
 import sys
-import time
-from typing import TypeVar
+from contextlib import closing
 
-import zmq
-
-from loopdit.deploy.messages import (
-    Error,
-    ErrorCode,
-    Estop,
-    EstopAck,
-    Message,
-    Reset,
-    ResetAck,
-    WireError,
-)
-from loopdit.deploy.protocol import decode, encode
+from loopdit.deploy.operation.operator_link import OperatorLink
+from loopdit.deploy.security.curve import client_keys
+from loopdit.deploy.wire.dealer_link import DealerLink
 from loopdit.errors import LoopditError
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5555"
+_USAGE = (
+    "panel: error: say stop, release or reset, and maybe the server's address, and where it wants "
+    "to see keys, your NAME.key_secret and the server's NAME.key."
+)
 
-Answer = TypeVar("Answer", EstopAck, ResetAck)
 
-
-class Panel:
-    """A connection to a server. Raises WireError (TIMEOUT) where none answers within `timeout_s`:
-    then nothing is known, and the robot's own button is the one to press."""
-
-    def __init__(self, address: str = DEFAULT_ADDRESS, timeout_s: float = 1.0) -> None:
-        self._address = address
-        self._timeout_s = timeout_s
-        self._seq = 0
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.IPV6, int("[" in address))
-        self._socket.connect(address)
-
-    def __enter__(self) -> "Panel":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def stop(self, reason: str) -> EstopAck:
-        """Press the emergency stop."""
-        return self._ask(Estop(self._next(), True, reason), EstopAck)
-
-    def release(self) -> EstopAck:
-        """Release it: robots may move again."""
-        return self._ask(Estop(self._next(), False), EstopAck)
-
-    def reset(self) -> ResetAck:
-        """Somebody has looked: a watchdog's stop is lifted."""
-        return self._ask(Reset(self._next(), epoch=0), ResetAck)
-
-    def close(self) -> None:
-        """Free the socket."""
-        self._socket.close()
-
-    def _next(self) -> int:
-        self._seq += 1
-        return self._seq
-
-    def _ask(self, message: Message, answer: type[Answer]) -> Answer:
-        self._socket.send_multipart(encode(message))
-        deadline_s = time.monotonic() + self._timeout_s
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            if not self._socket.poll(round(left_s * 1e3) + 1):
-                break
-            reply, _ = decode(self._socket.recv_multipart(), 0)
-            if reply.seq != message.seq:
-                continue
-            if isinstance(reply, Error):
-                raise WireError(reply.code, f"{self._address}: {reply.message}", reply.seq)
-            if isinstance(reply, answer):
-                return reply
-        raise WireError(
-            ErrorCode.TIMEOUT,
-            f"no answer from {self._address} within {self._timeout_s:g} s. Press the robot's own "
-            f"button.",
-        )
+def operator(address: str, keys: str = "", server_key: str = "") -> OperatorLink:
+    """A line to the server at `address`. Raises WireError for what is no address, ConfigError for
+    files that are no keys."""
+    return OperatorLink(DealerLink(address, *client_keys(keys, server_key)), address)
 
 
 def main() -> None:
-    """`stop`, `release` or `reset`, and an address where it is not the usual one."""
-    usage = "panel: error: say stop, release or reset, and maybe the server's address."
-    if not 2 <= len(sys.argv) <= 3:
-        sys.exit(usage)
-    address = sys.argv[2] if len(sys.argv) == 3 else DEFAULT_ADDRESS
+    """A button, and an address and keys where they are not the usual ones."""
+    button, *where = sys.argv[1:] or [""]
+    if button not in ("stop", "release", "reset") or len(where) not in (0, 1, 3):
+        sys.exit(_USAGE)
     try:
-        with Panel(address) as panel:
-            match sys.argv[1]:
+        with closing(operator(*(where or [DEFAULT_ADDRESS]))) as line:
+            match button:
                 case "stop":
-                    done = panel.stop("the panel")
+                    done = line.stop(True, "the panel")
                 case "release":
-                    done = panel.release()
-                case "reset":
-                    done = panel.reset()
+                    done = line.stop(False)
                 case _:
-                    sys.exit(usage)
+                    done = line.reset()
     except LoopditError as error:
-        sys.exit(f"panel: error: {error}")
-    sys.stdout.write(f"{sys.argv[1]}: {done}\n")
+        sys.exit(f"panel: error: {error} Press the robot's own button.")
+    sys.stdout.write(f"{button}: {done}\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ pyzmq and msgspec only. One link belongs to one thread.
 import contextlib
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import zmq
@@ -21,6 +22,9 @@ import zmq
 from loopdit.datasets.spec import Observation
 from loopdit.deploy.protocol import MAX_HEADER_BYTES
 from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Observed
+from loopdit.deploy.security.curve import client_keys
+from loopdit.deploy.wire.dealer_link import connect
+from loopdit.deploy.wire.handshakes import Handshakes
 
 _MAX_BYTES = 1 << 20  # of actions
 _KEPT = 64
@@ -38,14 +42,20 @@ class Commanded:
 
 class RobotLink:
     """Connects to a server in control mode. `lost` counts actions that were published and never
-    came, `stopped` is whether the watchdog is latched."""
+    came, `stopped` is whether the watchdog is latched. `keys` (this robot's NAME.key_secret) and
+    `server_key` (the server's NAME.key) are files, for a server that wants to see keys. Raises
+    ConfigError for files that are none, WireError for what is no address."""
 
     def __init__(
         self,
         actions: str = "tcp://127.0.0.1:5557",
         observations: str = "tcp://127.0.0.1:5558",
         watchdog_s: float = 0.5,
+        *,
+        keys: str | Path = "",
+        server_key: str | Path = "",
     ) -> None:
+        own, theirs = client_keys(keys, server_key)
         self._watchdog_s = watchdog_s
         context = zmq.Context.instance()
         self._actions = context.socket(zmq.SUB)
@@ -55,9 +65,16 @@ class RobotLink:
         self._observations = context.socket(zmq.PUB)
         self._observations.setsockopt(zmq.SNDHWM, 2)  # an old observation is of no use
         self._observations.setsockopt(zmq.LINGER, _LINGER_MS)
-        for socket, address in ((self._actions, actions), (self._observations, observations)):
-            socket.setsockopt(zmq.IPV6, int("[" in address))
-            socket.connect(address)
+        self._handshakes = Handshakes(self._actions, actions, secured=own is not None)
+        try:
+            for socket, address in ((self._actions, actions), (self._observations, observations)):
+                socket.setsockopt(zmq.IPV6, int("[" in address))
+                if own is not None:
+                    own.secure_client(socket, theirs)
+                connect(socket, address)
+        except BaseException:
+            self.close()
+            raise
         self._seq = 0
         self._heard_s: float | None = None
         self.applied = 0
@@ -83,11 +100,13 @@ class RobotLink:
 
     def action(self, timeout_s: float) -> Commanded | None:
         """The next action, waiting for it at most so long; None where none comes, or the watchdog
-        is latched. An action of an earlier episode is left out."""
+        is latched. An action of an earlier episode is left out. Raises WireError(HANDSHAKE) where
+        the two sides do not accept each other's keys."""
         deadline_s = time.monotonic() + timeout_s
         while True:
             left_ms = max(0, round((deadline_s - time.monotonic()) * 1e3))
             if not self._actions.poll(left_ms, zmq.POLLIN):
+                self._handshakes.require_accepted()
                 self._watch()
                 return None
             message, tensors = CONTROL_WIRE.decode(self._actions.recv_multipart(), _MAX_BYTES)
@@ -111,6 +130,7 @@ class RobotLink:
 
     def close(self) -> None:
         """Free the sockets."""
+        self._handshakes.close()
         self._actions.close(linger=0)
         self._observations.close()
 

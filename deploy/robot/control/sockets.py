@@ -1,6 +1,6 @@
 """The sockets of control mode: actions out, observations and commands in. Never waits.
 
-The server binds all three; a robot connects to them.
+The server binds all three; a robot connects to them, and shows its key where the server has `keys`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +11,7 @@ import zmq
 from loopdit.deploy.messages import Error, ErrorCode, Message, WireError
 from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode, encode
 from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Observed, Status
+from loopdit.deploy.security.curve import CurveKeys
 from loopdit.errors import ServerError
 
 # A subscriber that does not read loses what it cannot keep; the newest second is enough for one
@@ -26,8 +27,10 @@ _COMMANDS_A_TICK = 8
 class Publisher:
     """ACTION and STATUS, to whoever subscribes."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> None:
-        self._socket = _bound(context, zmq.PUB, endpoint, _KEPT_ACTIONS)
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, keys: CurveKeys | None
+    ) -> None:
+        self._socket = _bound(context, zmq.PUB, endpoint, keys, _KEPT_ACTIONS)
         self.endpoint = _endpoint_of(self._socket)
 
     def send(
@@ -41,9 +44,13 @@ class Subscriber:
     """OBSERVED, from any robot; one that is malformed is counted in `refused` and left out."""
 
     def __init__(
-        self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, max_bytes: int
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        endpoint: str,
+        keys: CurveKeys | None,
+        max_bytes: int,
     ) -> None:
-        self._socket = _bound(context, zmq.SUB, endpoint, _KEPT_OBSERVATIONS, max_bytes)
+        self._socket = _bound(context, zmq.SUB, endpoint, keys, _KEPT_OBSERVATIONS, max_bytes)
         self._socket.subscribe(b"")
         self._max_bytes = max_bytes
         self.endpoint = _endpoint_of(self._socket)
@@ -75,8 +82,10 @@ class Subscriber:
 class Commands:
     """PING, ESTOP and RESET of the policy's own wire, each answered once."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> None:
-        self._socket = _bound(context, zmq.ROUTER, endpoint, _KEPT_COMMANDS)
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, keys: CurveKeys | None
+    ) -> None:
+        self._socket = _bound(context, zmq.ROUTER, endpoint, keys, _KEPT_COMMANDS)
         self.endpoint = _endpoint_of(self._socket)
 
     def waiting(self) -> Iterator[tuple[bytes, Message]]:
@@ -111,6 +120,7 @@ def _bound(
     context: "zmq.Context[zmq.Socket[bytes]]",
     kind: int,
     endpoint: str,
+    keys: CurveKeys | None,
     kept: int,
     max_bytes: int = 0,
 ) -> "zmq.Socket[bytes]":
@@ -120,6 +130,8 @@ def _bound(
     bound.setsockopt(zmq.SNDHWM, kept)
     bound.setsockopt(zmq.RCVHWM, kept)
     bound.setsockopt(zmq.IPV6, int("[" in endpoint))
+    if keys is not None:
+        keys.secure_server(bound)
     try:
         bound.bind(endpoint)
     except zmq.ZMQError as error:

@@ -1,7 +1,10 @@
 """GR00T's clients at our door. Both generations' packing is written out here independently."""
 
 import contextlib
+import importlib
 import io
+import os
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -9,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
+from tests.deploy.doors.behind import inside_of
 from tests.deploy.echo_policy import (
     HORIZON,
     EchoPolicy,
@@ -17,7 +21,6 @@ from tests.deploy.echo_policy import (
     observation,
 )
 
-from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.doors.groot import GrootDoor
 from loopdit.deploy.doors.groot_codec import MSGPACK_NUMPY, NPY, packed, unpacked
 from loopdit.deploy.serving.server import PolicyServer
@@ -76,7 +79,7 @@ class GrootClient:
 @contextlib.contextmanager
 def door_to(policy: EchoPolicy) -> Generator[GrootDoor]:
     with PolicyServer(policy, "tcp://127.0.0.1:0") as server:
-        door = GrootDoor(lambda: PolicyClient(link=server.connect()), "127.0.0.1", 0, {})
+        door = GrootDoor(inside_of(server), "127.0.0.1", 0, {})
         with contextlib.closing(door):
             yield door
 
@@ -205,7 +208,7 @@ def test_a_port_in_use_is_one_clear_error():
         PolicyServer(EchoPolicy(), "tcp://127.0.0.1:0") as server,
         pytest.raises(ServerError, match=r"another groot_port="),
     ):
-        GrootDoor(lambda: PolicyClient(link=server.connect()), "127.0.0.1", door.port, {})
+        GrootDoor(inside_of(server), "127.0.0.1", door.port, {})
 
 
 @pytest.mark.parametrize("generation", [NPY, MSGPACK_NUMPY])
@@ -216,3 +219,31 @@ def test_arrays_arrive_as_they_were_packed(generation: str):
     assert found == generation
     np.testing.assert_array_equal(back["a"][0], turned)
     assert (back["a"][1].shape, back["b"], back["c"]) == ((0, 2), 3, "text")
+
+
+@pytest.mark.skipif("GROOT_CLIENT" not in os.environ, reason="GROOT_CLIENT=FOLDER is not set")
+def test_their_own_client_drives_the_door():
+    """FOLDER: one from which gr00t.policy.server_client can be imported, as a checkout with its
+    packages."""
+    sys.path.insert(0, os.environ["GROOT_CLIENT"])
+    theirs = importlib.import_module("gr00t.policy.server_client")
+    with door_to(EchoPolicy()) as door:
+        client = theirs.PolicyClient("127.0.0.1", door.port)
+        assert client.ping()
+        modalities = client.get_modality_config()
+        assert modalities["video"].modality_keys == ["front"]
+        assert modalities["action"].delta_indices == list(range(HORIZON))
+        seen = observation(4)
+        action, info = client.get_action(
+            {
+                "video": {"front": seen["images.front"][None, None]},
+                "state": {"proprio": seen["proprio"][None, None]},
+                "language": {"annotation.human.task_description": [["lift the cube"]]},
+            }
+        )
+        np.testing.assert_array_equal(action["action"][0], expected_actions(seen))
+        assert info["loops"] == 2
+        client.reset()
+        with pytest.raises(RuntimeError, match="Unknown endpoint"):
+            client.kill_server()
+        assert client.ping()

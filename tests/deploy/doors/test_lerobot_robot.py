@@ -1,19 +1,26 @@
 """A LeRobot robot's loop, with a robot of two joints that moves as it is told."""
 
+import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.deploy.echo_policy import HORIZON, EchoPolicy, expected_actions
 
+import loopdit
 from loopdit.datasets.spec import Observation
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.doors.lerobot import RobotMapping, run
 from loopdit.deploy.serving.served_policy import Inference
 from loopdit.deploy.serving.server import PolicyServer
 from loopdit.errors import ConfigError, SpecMismatch
+
+ROOT = Path(loopdit.__file__).parents[2]
 
 
 class Clock:
@@ -144,3 +151,30 @@ def test_the_mapping_goes_by_the_order_in_which_features_are_named():
     given = mapping.observation(Arm().get_observation())
     np.testing.assert_array_equal(given["proprio"], np.array([0, 0, 0.5], np.float32))
     assert given["images.front"].shape == (4, 6, 3)
+
+
+@pytest.mark.adapters
+def test_a_robot_of_lerobots_own_class_is_driven(tmp_path: Path):
+    suites = Path(os.environ.get("LOOPDIT_SUITES") or ROOT / ".suites")
+    python = suites / "lerobot/bin/python"
+    if not python.exists():
+        pytest.skip("LeRobot is absent: sh scripts/lerobot_env.sh")
+    script = Path(__file__).with_name("lerobot_arm.py")
+    with PolicyServer(EchoPolicy(), "tcp://127.0.0.1:0") as server:
+        done = subprocess.run(
+            [python, script, server.endpoint, "3", tmp_path],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_LEROBOT_HOME": str(tmp_path)},
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["steps"] == len(told["sent"]) == 3
+    # The first chunk is for the first observation, and played from its first action.
+    first = expected_actions(seen_at(0))
+    names = ("shoulder.pos", "elbow.pos", "gripper.pos")
+    for action in told["sent"]:
+        values = [action[name] for name in names]
+        assert any(np.allclose(values, expected) for expected in first)
+    assert [told["sent"][0][name] for name in names] == pytest.approx(first[0].tolist())

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.deploy.doors.behind import inside_of
 from tests.deploy.echo_policy import (
     HORIZON,
     SPEC,
@@ -25,7 +26,6 @@ from tests.deploy.echo_policy import (
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.doors.msgpack_numpy import packed, unpacked
 from loopdit.deploy.doors.openpi import OpenPiDoor
 from loopdit.deploy.serving.server import PolicyServer
@@ -38,7 +38,7 @@ KEYS = ("observation/image", "observation/state")
 @contextlib.contextmanager
 def door_to(policy: EchoPolicy, keys: dict[str, str] | None = None) -> Generator[OpenPiDoor]:
     with PolicyServer(policy, "tcp://127.0.0.1:0") as server:
-        door = OpenPiDoor(lambda: PolicyClient(link=server.connect()), "127.0.0.1", 0, keys or {})
+        door = OpenPiDoor(inside_of(server), "127.0.0.1", 0, keys or {})
         with contextlib.closing(door):
             yield door
 
@@ -182,7 +182,7 @@ def test_a_port_in_use_is_one_clear_error():
         PolicyServer(EchoPolicy(), "tcp://127.0.0.1:0") as server,
         pytest.raises(ServerError, match=r"another openpi_port="),
     ):
-        OpenPiDoor(lambda: PolicyClient(link=server.connect()), "127.0.0.1", door.port, {})
+        OpenPiDoor(inside_of(server), "127.0.0.1", door.port, {})
 
 
 @pytest.mark.filterwarnings("ignore:connect\\(\\) must be used:DeprecationWarning")  # theirs

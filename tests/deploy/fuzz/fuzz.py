@@ -12,7 +12,8 @@ from typing import Any
 
 atheris: Any = importlib.import_module("atheris")  # no dependency: who fuzzes installs it
 
-with atheris.instrument_imports(include=["loopdit.deploy", "msgspec"]):
+with atheris.instrument_imports(include=["loopdit.deploy", "msgspec", "PIL"]):
+    importlib.import_module("PIL.JpegImagePlugin")  # which is otherwise imported at its first use
     from tests.deploy.fuzz.targets import TARGETS
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tests.deploy.echo_policy import EchoPolicy, observation
+from tests.deploy.echo_policy import SPEC, EchoPolicy, observation
 
 from loopdit.datasets.spec import Observation
+from loopdit.deploy import jpeg_frames
 from loopdit.deploy.doors import groot_codec, msgpack_numpy
 from loopdit.deploy.messages import Chunk, Error, Hello, Message, Obs, Welcome, WireError
 from loopdit.deploy.protocol import decode, encode, sequence_number
@@ -108,12 +109,26 @@ def fuzz_groot(data: bytes) -> None:
         _require_plain(groot_codec.unpacked(data)[0])
 
 
+def fuzz_jpeg(data: bytes) -> None:
+    """A frame of its camera's shape, or a WireError."""
+    names = (SPEC.cameras[0].name,)
+    sent = {**observation(), names[0]: np.frombuffer(data, np.uint8)}
+    try:
+        kept, shown = jpeg_frames.checked(sent, names, SPEC)
+        seen = jpeg_frames.decoded(kept, names, SPEC)
+    except WireError:
+        return
+    SPEC.check_observation(shown)
+    SPEC.check_observation(seen)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "decode": fuzz_decode,
     "lane": fuzz_lane,
     "dispatcher": fuzz_dispatcher,
     "openpi": fuzz_openpi,
     "groot": fuzz_groot,
+    "jpeg": fuzz_jpeg,
 }
 
 

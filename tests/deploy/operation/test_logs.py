@@ -13,7 +13,7 @@ from tests.deploy.serving.serving_process import serving
 
 from loopdit.deploy.operation.logs import JsonFormatter
 from loopdit.deploy.operation.service_manager import READY, notify
-from loopdit.deploy.serving.command import ServeConfig
+from loopdit.deploy.serving.config import ServeConfig
 from loopdit.errors import ConfigError
 
 
@@ -79,6 +79,15 @@ def test_a_server_says_each_line_as_json_and_tells_systemd_when_it_is_ready(
         ({"http_port": 70000}, "http_port=70000 is no port"),
         ({"record_mb": 5}, "record_mb=5 does nothing without record="),
         ({"record": "a.zarr", "record_mb": 0}, "record_mb=0 is below 1"),
+        ({"record": "served"}, r"record=served has to end in \.zarr"),
+        ({"threads": 100_000}, "threads=100000 is above .*, the cores of this machine"),
+        ({"batch": 100_000}, "batch=100000 is above 256, the sessions"),
+        ({"replicas": 100_000}, "replicas=100000 is above 256"),
+        ({"replicas": 0}, "replicas=0 is below 1"),
+        ({"steps": 100_000}, "steps=100000 is above 1000"),
+        ({"replica_gpus": 1}, "replica_gpus=1 does nothing without launcher=ray"),
+        ({"launcher": "slurm"}, "launcher=slurm is unknown"),
+        ({"launcher": "ray", "policy": "zeros"}, "launcher=ray does nothing"),
         ({"mode": "control", "record": "a.zarr"}, "record=a.zarr does nothing without mode=reply"),
     ],
 )

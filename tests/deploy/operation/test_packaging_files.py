@@ -14,7 +14,7 @@ import pytest
 
 import loopdit
 from loopdit.command_help import options_of
-from loopdit.deploy.serving.command import ServeConfig
+from loopdit.deploy.serving.config import ServeConfig
 
 ROOT = Path(loopdit.__file__).parents[2]
 FOLDER = ROOT / "deploy" / "packaging"

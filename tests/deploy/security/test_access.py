@@ -98,6 +98,8 @@ def test_files_that_are_no_keys_are_refused(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="nobody could connect"):
         server_keys(secret, str(tmp_path / "empty"))
+    with pytest.raises(ConfigError, match=r"x\.key has no public key"):  # and not later, in silence
+        server_keys(secret, str(tmp_path))
 
 
 def test_options_that_do_not_go_together_are_refused():

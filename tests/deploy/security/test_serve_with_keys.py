@@ -87,9 +87,9 @@ def test_the_doors_are_open_beside_the_socket():
         (["openpi_keys='a=b'"], "does nothing without openpi_port=PORT"),
         (["groot_port=70000"], "is no port"),
         (["mode=control", "openpi_port=8000"], "openpi_port=8000 does nothing without mode=reply"),
-        (["mode=control", "curve.keys=a", "curve.clients=b"], "curve.keys=a does nothing"),
-        (["mode=control", "open_to_network=true"], "does nothing without mode=reply"),
-        (["mode=control", "address=tcp://0.0.0.0:0"], "SSH tunnel"),
+        (["mode=control", "curve.keys=a"], "go together"),
+        (["mode=control", "messages_per_s=5"], "messages_per_s=5.0 does nothing"),
+        (["mode=control", "address=tcp://0.0.0.0:0"], "policy-serve keys"),
         (["control.env=lift"], "control.env=lift does nothing without mode=control"),
     ],
 )

@@ -1,11 +1,13 @@
 """The emergency stop in reply mode: pressed by anybody, it silences the server for everybody."""
 
+from contextlib import closing
+
 import pytest
 from tests.deploy.echo_policy import EchoPolicy
 from tests.deploy.serving.test_dispatcher import Robot, World, computed, last
 
 from loopdit.deploy.messages import Estop, EstopAck
-from loopdit.deploy.robot.control.panel import Panel
+from loopdit.deploy.robot.control.panel import operator
 from loopdit.deploy.serving.server import PolicyServer
 
 
@@ -43,8 +45,8 @@ def test_whoever_pressed_it_first_is_remembered():
 def test_the_log_says_that_it_was_pressed_and_released(caplog: pytest.LogCaptureFixture):
     with (
         PolicyServer(EchoPolicy(), "tcp://127.0.0.1:0") as server,
-        Panel(server.endpoint) as panel,
+        closing(operator(server.endpoint)) as panel,
     ):
-        panel.stop("the red button")
-        panel.release()
+        panel.stop(True, "the red button")
+        panel.stop(False)
     assert caplog.messages == ["emergency stop: the red button", "emergency stop: released"]

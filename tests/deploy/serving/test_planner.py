@@ -1,5 +1,6 @@
 """Which rung a request gets, with times as numbers."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,6 +31,9 @@ def known(multiples: tuple[float, ...] = (1.0,), batch_share: float = 1.0) -> La
 
 def planner(multiples: tuple[float, ...] = (1.0,), **options: float) -> Planner:
     return Planner(RUNGS, known(multiples, **options), margin_s=0.0)
+
+
+plan_free = planner()  # which has seen nothing
 
 
 def test_loops_are_given_up_before_steps():
@@ -79,6 +83,43 @@ def test_what_slows_one_rung_is_expected_of_all():
     for _ in range(WINDOW):
         plan.observe(Rung(1, 8), 1, 2 * MS)
     assert plan.choose(RUNGS, 8.1 * MS) == Rung(4, 8)
+
+
+def preempted(random: np.random.Generator, seconds: float, rate_hz: float, slice_s: float) -> float:
+    """What a chunk takes where other programs take the core from it, so often and for so long."""
+    slices = random.poisson(rate_hz * seconds)
+    return seconds + float(random.uniform(0.5, 1.5, slices).sum()) * slice_s
+
+
+@pytest.mark.parametrize(("rate_hz", "slice_s"), [(5, 10 * MS), (30, 8 * MS), (100, 4 * MS)])
+def test_interruptions_of_short_chunks_are_not_taken_for_slowness(rate_hz: float, slice_s: float):
+    random, plan = np.random.default_rng(0), planner()
+    short = [preempted(random, 2 * MS, rate_hz, slice_s) for _ in range(WINDOW)]
+    for took_s in short:
+        plan.observe(Rung(1, 8), 1, took_s)
+    relied_s, as_slow_s = plan.relied_s(Rung(4, 8)), sorted(short)[-2] / (2 * MS) * 8 * MS
+    assert relied_s < 0.7 * as_slow_s
+    long = [preempted(random, 8 * MS, rate_hz, slice_s) for _ in range(10_000)]
+    assert np.mean(np.array(long) <= relied_s) > 0.97
+
+
+@pytest.mark.parametrize(("rate_hz", "slice_s"), [(30, 8 * MS), (100, 4 * MS)])
+def test_on_a_shared_machine_who_has_the_time_gets_the_whole_depth(rate_hz: float, slice_s: float):
+    random, plan = np.random.default_rng(1), planner()
+    given, late = list[Rung](), 0
+    for _ in range(4000):
+        left_s = float(random.choice([4 * MS, 10 * MS, 40 * MS]))
+        rung = plan.choose(RUNGS, left_s)
+        if rung is None:
+            plan.refused(1)
+            continue
+        took_s = preempted(random, plan_free.typical_s(rung), rate_hz, slice_s)
+        plan.observe(rung, 1, took_s)
+        late += took_s > left_s
+        if left_s > 30 * MS:
+            given.append(rung)
+    assert given.count(Rung(4, 8)) > 0.9 * len(given)
+    assert late < 0.03 * 4000
 
 
 def test_what_passes_around_compute_does_not_grow_with_it():

@@ -65,6 +65,8 @@ def test_a_client_outlives_its_servers_pause_and_death(tiny_bundle: Bundle):
             client.infer(observation(tiny_bundle))
             # Paused for two seconds: a typed timeout, then the same client is served again.
             first.process.send_signal(signal.SIGSTOP)
+            # All its threads: on a busy machine one may still answer after the signal was sent.
+            os.waitid(os.P_PID, first.process.pid, os.WSTOPPED)
             client.timeout_s = 0.5
             with pytest.raises(WireError) as caught:
                 client.infer(observation(tiny_bundle))

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 from tests.deploy.echo_policy import HORIZON, SPEC, observation
 
+from loopdit.datasets.spec import PolicySpec
 from loopdit.datasets.store import EpisodeWriter
-from loopdit.deploy.bundle.bundle import Bundle
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
 from loopdit.deploy.serving.served_policy import ServedPolicy
-from loopdit.deploy.serving.zeros_policy import DEFAULT_HORIZON, ZerosPolicy, spec_at
+from loopdit.deploy.serving.zeros_policy import (
+    DEFAULT_HORIZON,
+    DEFAULT_LOOPS,
+    ZerosPolicy,
+    zeros_for,
+)
 from loopdit.errors import ConfigError, SpecMismatch, StoreError
 
 
@@ -32,25 +38,36 @@ def test_another_spec_is_another_model():
     assert ZerosPolicy(SPEC).model_id != ZerosPolicy(other).model_id
 
 
-def test_its_spec_is_that_of_a_bundle_a_store_or_a_json_file(tiny_bundle: Bundle, tmp_path: Path):
-    assert spec_at(str(tiny_bundle.path)) == (tiny_bundle.spec, tiny_bundle.horizon)
+def described(policy: ZerosPolicy) -> tuple[PolicySpec, int, tuple[int, ...]]:
+    return policy.spec, policy.horizon, policy.loops
+
+
+def test_it_stands_in_for_a_bundle_with_each_of_its_k(tiny_bundle: Bundle):
+    made = zeros_for(str(tiny_bundle.path))
+    assert described(made) == (tiny_bundle.spec, tiny_bundle.horizon, tiny_bundle.loops)
+    assert [made.infer(observation(), seed=0, loops=k, steps=1).loops for k in made.loops] == [1, 2]
+
+
+def test_its_spec_may_be_that_of_a_store_or_a_json_file(tmp_path: Path):
+    alike = (SPEC, DEFAULT_HORIZON, DEFAULT_LOOPS)
     EpisodeWriter.create(tmp_path / "store.zarr", SPEC, {})
-    assert spec_at(str(tmp_path / "store.zarr")) == (SPEC, DEFAULT_HORIZON)
+    assert described(zeros_for(str(tmp_path / "store.zarr"))) == alike
     (tmp_path / "spec.json").write_text(json.dumps(SPEC.to_dict()))
-    assert spec_at(str(tmp_path / "spec.json")) == (SPEC, DEFAULT_HORIZON)
+    assert described(zeros_for(str(tmp_path / "spec.json"))) == alike
 
 
 def test_with_nothing_said_it_is_the_shipped_bundles():
-    spec, horizon = spec_at("")
-    assert (horizon, spec.action.shape) == (16, (7,))
+    shipped = Bundle.open(default_bundle())
+    assert described(zeros_for("")) == (shipped.spec, shipped.horizon, shipped.loops)
+    assert (shipped.horizon, shipped.loops) == (DEFAULT_HORIZON, DEFAULT_LOOPS)
 
 
 def test_a_spec_that_cannot_be_read_says_what_to_give(tmp_path: Path):
     (tmp_path / "cut.json").write_text('{"observations": [')
     with pytest.raises(ConfigError, match=r"spec=.*cut\.json cannot be read .* Give a bundle"):
-        spec_at(str(tmp_path / "cut.json"))
+        zeros_for(str(tmp_path / "cut.json"))
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(SpecMismatch, match="spec version None"):
-        spec_at(str(tmp_path / "other.json"))
+        zeros_for(str(tmp_path / "other.json"))
     with pytest.raises(StoreError):
-        spec_at(str(tmp_path / "nowhere"))
+        zeros_for(str(tmp_path / "nowhere"))
