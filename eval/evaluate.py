@@ -3,6 +3,7 @@
     policy-eval ...            evaluate
     policy-eval compare A B    what two evaluations show about each other
     policy-eval replay ...     play a rollout again, and say whether it is the same to the bit
+    policy-eval backends ...   what another back end or precision costs in closed loop
     policy-eval power ...      how many episodes a difference needs
 
 All conditions start from the same test seeds and take turns on each. Every rollout is on the disk
@@ -54,11 +55,12 @@ COMMAND = Command(
         "policy-eval env=lift loops=[4,1] episodes=auto",
         "policy-eval compare outputs/before outputs/after",
         "policy-eval replay out=outputs/eval seed=900003",
+        "policy-eval backends outputs/bundle backends=[fused:fp32,fused:bf16]",
         "policy-eval power --help",
     ),
 )
 _SENTENCES = 4  # comparisons that are printed; the others are in the files
-SUBCOMMANDS = ("compare", "power", "replay")
+SUBCOMMANDS = ("backends", "compare", "power", "replay")
 
 
 def main() -> None:

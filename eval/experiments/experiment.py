@@ -29,7 +29,16 @@ Cell = Mapping[str, str]
 
 _REQUIRED = ("title", "claim")
 _REQUIRED_TO_RUN = ("choices", "metric", "better", "scales", "study")
-_OPTIONAL = ("number", "baseline_metric", "factors", "options", "missing", "analysis", "paper")
+_OPTIONAL = (
+    "number",
+    "baseline_metric",
+    "learned",
+    "factors",
+    "options",
+    "missing",
+    "analysis",
+    "paper",
+)
 _FIELDS = (*_REQUIRED, *_REQUIRED_TO_RUN, *_OPTIONAL)
 
 
@@ -42,14 +51,28 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What tells that a model has learned anything: `metric` against `chance`, the metric of who
+    says the same whatever it is shown, such as the constant predictor, `better` as an experiment's;
+    or, where chance is nothing, `metric` above a number.
+    """
+
+    metric: str
+    chance: str = ""
+    better: str = LOWER
+    above: float | None = None
+
+
+@dataclass(frozen=True)
 class Experiment:
     """What one YAML declares.
 
     number: in the paper's Table 4; None for one of ours. claim: what the paper says, or for ours
     what is asked. choices: what the paper leaves open, and what was chosen. metric: the name of the
     number that the claim is about, and `better` which way it improves; baseline_metric: the one to
-    hold it against, such as the error of a constant. factors: by factor and level the options that
-    the level sets. missing: the paper has the number and nothing else.
+    hold it against, such as the error of a constant. learned: each of these has to be beaten by
+    some cell, or the comparison says nothing. factors: by factor and level the options that the
+    level sets. missing: the paper has the number and nothing else.
     """
 
     name: str
@@ -60,6 +83,7 @@ class Experiment:
     metric: str
     better: str
     baseline_metric: str | None
+    learned: tuple[Learned, ...]
     factors: Mapping[str, Mapping[str, Options]]
     options: Options
     scales: Mapping[str, Scale]
@@ -150,6 +174,7 @@ def read(name: str, text: str) -> Experiment:
         metric=fields.get("metric", ""),
         better=fields.get("better", LOWER),
         baseline_metric=fields.get("baseline_metric"),
+        learned=_learned(fields.get("learned", []), where),
         factors={
             factor: _levels(factor, levels, where)
             for factor, levels in fields.get("factors", {}).items()
@@ -161,6 +186,20 @@ def read(name: str, text: str) -> Experiment:
         analysis=tuple(fields.get("analysis", ())),
         paper=fields.get("paper", {}),
     )
+
+
+def _learned(found: Any, where: str) -> tuple[Learned, ...]:
+    """A list of {metric, chance}, with `better: higher` where more is, or of {metric, above}."""
+    try:
+        listed = tuple(Learned(**entry) for entry in cast(Sequence[Mapping[str, Any]], found))
+    except TypeError as error:
+        raise ConfigError(f"{where}: learned must list {{metric, chance}}: {error}.") from error
+    for one in listed:
+        if bool(one.chance) == (one.above is not None):
+            raise ConfigError(f"{where}: learned {one.metric} needs chance or above, and not both.")
+        if one.better not in (LOWER, HIGHER):
+            raise ConfigError(f"{where}: learned.better={one.better} must be {LOWER} or {HIGHER}.")
+    return listed
 
 
 def _levels(factor: str, levels: Any, where: str) -> Mapping[str, Options]:

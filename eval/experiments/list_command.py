@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from loopdit.command import Command, option
-from loopdit.datasets.commands.info import wide_console
 from loopdit.eval.experiments.experiment import SCALES, Experiment, experiments
 from loopdit.subcommand import run_subcommand
+
+_WIDTH = 120  # where it is no terminal: claims are sentences, and json=true is for programs
 
 COMMAND = Command(
     name="policy-experiment list",
     folder="experiment_list",
-    summary="the experiments: claim, cells x seeds at each scale, and what is done of them.",
+    summary="the experiments: claim, cells, and how many of the runs at each scale are done.",
     examples=("policy-experiment list", "policy-experiment list out=DIR json=true"),
 )
 
@@ -43,18 +45,26 @@ def run(config: ListConfig) -> None:
     if config.json:
         sys.stdout.write(json.dumps({"experiments": rows}) + "\n")
         return
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        caption="At each scale: runs that are done, of cells x seeds.",
+    )
     table.add_column("#", justify="right")
     table.add_column("name", no_wrap=True)
-    table.add_column("claim", min_width=40)
+    table.add_column("claim", overflow="fold")
     table.add_column("cells", justify="right")
     for scale in SCALES:
-        table.add_column(f"{scale}: seeds, done", justify="right")
+        table.add_column(scale, justify="right", no_wrap=True)
     for row in rows:
         shares = [_share(row, scale) for scale in SCALES]
         cells = "missing" if row["missing"] else str(row["cells"])
         table.add_row(str(row["number"] or ""), row["name"], row["claim"], cells, *shares)
-    wide_console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    console.print(table)
 
 
 def _row(experiment: Experiment, out: Path) -> dict[str, Any]:
@@ -93,4 +103,4 @@ def _share(row: dict[str, Any], scale: str) -> str:
         return ""
     found = row["scales"][scale]
     failed = f", {found['failed']} failed" if found["failed"] else ""
-    return f"{found['seeds']}, {found['done']}/{found['runs']}{failed}"
+    return f"{found['done']}/{found['runs']}{failed}"

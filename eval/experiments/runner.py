@@ -1,8 +1,9 @@
 """Run what is missing of experiments, over workers that may die, and keep each result as it comes.
 
 A run is one job. What another experiment has found for the same study, options and seed is taken
-over and not run again. A run that fails, by what is no number or by killing its worker each time,
-is kept as a failure with its reason, and the others go on.
+over and not run again. What is left is told in time, by how long like runs took. A run that fails,
+by what is no number or by killing its worker each time, is kept as a failure with its reason, and
+the others go on.
 """
 
 import time
@@ -17,6 +18,7 @@ import torch
 
 from loopdit.errors import ConfigError, LoopditError
 from loopdit.eval.experiments.plan import Run, resolve
+from loopdit.eval.experiments.remaining import Durations, about
 from loopdit.eval.experiments.store import CellResult, find, first_not_finite, result_path, save
 from loopdit.eval.experiments.studies.study import NotFinite, study_named
 from loopdit.eval.runs.pools import open_pool
@@ -48,31 +50,54 @@ def run_all(runs: Sequence[Run], out: Path, workers: int, launcher: str, device:
         pool: Pool[Run, CellResult] = (
             InProcess(start()) if alone else open_pool(start, workers, launcher)
         )
-        progress = held.enter_context(Progress("experiments", len(runs)))
+        progress = held.enter_context(Progress("experiments", 1.0))
         held.enter_context(closing(pool))
-        return _Keeper(out, progress).keep(runs, pool)
+        return _Keeper(out, progress, workers).keep(runs, pool)
 
 
 class _Keeper:
-    """Saves and counts."""
+    """Saves, counts, and tells how much is left: a share of the seconds, not of the runs."""
 
-    def __init__(self, out: Path, progress: Progress) -> None:
+    def __init__(self, out: Path, progress: Progress, workers: int) -> None:
         self._out = out
         self._progress = progress
+        self._workers = workers
+        self._durations = Durations()
+        self._left: dict[str, Run] = {}
+        self._spent = 0.0
         self._found = 0
         self._run = 0
         self._failed: list[str] = []
 
     def keep(self, runs: Sequence[Run], pool: Pool[Run, CellResult]) -> Tally:
         """Every run, found or done."""
+        self._look_ahead(runs)
         for finished in pool.run(self._missing(runs)):
             run, result = finished.job, _result(finished)
             save(self._out, run, result)
             self._run += 1
+            self._spent += result.wall_s
+            self._left.pop(run.config_hash, None)
             if result.error:
                 self._failed.append(f"{run.experiment} {run.cell} seed {run.seed}: {result.error}")
-            self._say(run)
+            else:
+                self._durations.note(run, result.wall_s)
+            self._say(f"{run.experiment} {run.cell}, {len(self._left)} runs left")
         return Tally(self._run, self._found, tuple(self._failed))
+
+    def _look_ahead(self, runs: Sequence[Run]) -> None:
+        """Which are left, and how long those that are not took."""
+        for run in runs:
+            result = find(self._out, run)
+            if result is None:
+                self._left[run.config_hash] = run
+            else:
+                self._durations.note(run, result.wall_s)
+        if self._left:
+            seconds = self._durations.left(self._left.values())
+            told = "" if seconds is None else f", about {about(seconds / self._workers)}"
+            workers = "worker" if self._workers == 1 else "workers"
+            self._say(f"{len(self._left)} runs left{told} on {self._workers} {workers}")
 
     def _missing(self, runs: Sequence[Run]) -> Iterator[Run]:
         """Asked for one at a time, so that what was found meanwhile is not run again."""
@@ -84,11 +109,13 @@ class _Keeper:
             if not result_path(self._out, run).exists():
                 save(self._out, run, result)
             self._found += 1
-            self._say(run)
+            self._left.pop(run.config_hash, None)
 
-    def _say(self, run: Run) -> None:
-        failed = f"  {len(self._failed)} failed" if self._failed else ""
-        self._progress.update(self._run + self._found, f"{run.experiment} {run.cell}{failed}")
+    def _say(self, text: str) -> None:
+        failed = f", {len(self._failed)} failed" if self._failed else ""
+        left = self._durations.left(self._left.values())
+        share = 0.0 if left is None else self._spent / max(self._spent + left, 1e-9)
+        self._progress.update(share, f"{text}{failed}")
 
 
 def start_worker(device: str) -> "partial[CellResult]":

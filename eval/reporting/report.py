@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from loopdit.errors import ConfigError
@@ -34,6 +33,7 @@ from loopdit.eval.reporting.verdict import summary
 from loopdit.eval.runs.results import Row, load_results
 from loopdit.eval.seeds import FIRST_TEST_SEED
 from loopdit.machine import describe_machine
+from loopdit.pages import page_templates
 from loopdit.whole_file import whole_file
 
 FILE = "report.html"
@@ -130,12 +130,6 @@ def _optional(path: Path) -> dict[str, Any] | None:
 
 
 def _page(**context: Any) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates([_TEMPLATES])
     environment.filters.update(_FILTERS)
     return environment.get_template("report.html").render(**context)

@@ -153,7 +153,7 @@ def compare_rows(a: Row, b: Row, names: tuple[str, str] | None = None) -> Compar
         successes_b=int(pairs.success_b.sum()),
         only_a=only_a,
         only_b=only_b,
-        difference=_success_difference(pairs),
+        difference=success_difference(pairs.success_a, pairs.success_b),
         seconds=_seconds_difference(pairs),
         p_value=p_value,
         p_adjusted=p_value,
@@ -180,19 +180,20 @@ def corrected(family: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
+def success_difference(a: np.ndarray, b: np.ndarray) -> Difference:
+    """Of success (n,), as a rate or yes and no: the bootstrap's; where all pairs fell out alike it
+    has no width, and the interval is how many unlike ones could have been missed (Clopper-Pearson
+    of 0 in as many) instead."""
+    found = paired_bootstrap(a, b)
+    if found.low < found.high:
+        return found
+    unseen = clopper_pearson_interval(0, len(a))[1] * (1 + abs(found.value))
+    return replace(found, low=max(-1.0, found.value - unseen), high=min(1.0, found.value + unseen))
+
+
 def p_number(p_value: float) -> str:
     """ "0.012", "< 0.001"."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.2g}"
-
-
-def _success_difference(pairs: SeedPairs) -> Difference:
-    """The bootstrap's; where all pairs fell out alike it has no width, and the interval is how
-    many unlike ones could have been missed (Clopper-Pearson of 0 in as many) instead."""
-    found = paired_bootstrap(pairs.success_a, pairs.success_b)
-    if found.low < found.high:
-        return found
-    unseen = clopper_pearson_interval(0, len(pairs.seeds))[1] * (1 + abs(found.value))
-    return replace(found, low=max(-1.0, found.value - unseen), high=min(1.0, found.value + unseen))
 
 
 def _seconds_difference(pairs: SeedPairs) -> Difference | None:

@@ -131,7 +131,8 @@ def _declaration() -> dict[str, Any]:
         "metric": of.metric,
         "better": of.better,
         "options": options,
-        "factors": {"looped_by": {"ours": {}, "theirs": {"stack": THEIRS}}},
+        # Their gates are not ours to be measured.
+        "factors": {"looped_by": {"ours": {}, "theirs": {"stack": THEIRS, "measures": []}}},
         "scales": {
             name: {"seeds": scale.seeds, **scale.options} for name, scale in of.scales.items()
         },

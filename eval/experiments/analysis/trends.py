@@ -113,7 +113,12 @@ def _at(question: Question, name: str) -> Selection:
 def _sequences(table: SeedTable, question: Question) -> tuple[list[float], np.ndarray]:
     """x (L,) and y (S, L)."""
     if question.metrics:
-        columns = [table.by_seed(name, question.of, question.at) for name in question.metrics]
+        columns = [
+            table.by_seed(name, question.of, question.at)
+            if question.against is None
+            else log_improvement(table, question, question.at, name)
+            for name in question.metrics
+        ]
         return list(range(1, len(columns) + 1)), np.stack(common(*columns), axis=1)
     levels = numeric_levels(table, question.factor)
     rows = [
@@ -126,7 +131,7 @@ def _sequences(table: SeedTable, question: Question) -> tuple[list[float], np.nd
 
 
 def _of_what(question: Question) -> str:
-    if question.metrics:
-        return ", ".join(question.metrics)
     kind = "the improvement of " if question.against is not None else ""
+    if question.metrics:
+        return kind + ", ".join(question.metrics)
     return f"{kind}{question.metric} over {question.factor}"

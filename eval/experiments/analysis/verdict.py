@@ -9,6 +9,12 @@ family by Holm: the paper's experiments that were tested are one, ours are anoth
     underpowered               neither: what was measured leaves room for the claim and against it
     not run at this scale      no results, not all cells, or a smoke run, which shows values alone
 
+and two that judge no claim:
+
+    nothing learned            no cell is shown to beat the constant predictor, or chance
+                               (`learning`)
+    missing in the paper       number 23
+
 So "underpowered" does not mean that a larger run would find the claim, nor does "reproduced" mean
 its size: `size` says how the number compares.
 """
@@ -20,6 +26,7 @@ from typing import Any
 
 from loopdit.eval.experiments.analysis import comparisons, trends
 from loopdit.eval.experiments.analysis.finding import Finding
+from loopdit.eval.experiments.analysis.learning import unlearned
 from loopdit.eval.experiments.analysis.question import Question, questions_of
 from loopdit.eval.experiments.analysis.seed_table import NotThere, SeedTable
 from loopdit.eval.experiments.experiment import Experiment
@@ -30,7 +37,9 @@ REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
 UNDERPOWERED = "underpowered"
 NOT_RUN = "not run at this scale"
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, UNDERPOWERED, NOT_RUN)
+NOTHING_LEARNED = "nothing learned"
+MISSING = "missing in the paper"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, UNDERPOWERED, NOTHING_LEARNED, NOT_RUN, MISSING)
 ALPHA = 0.05
 SMOKE = "smoke"
 
@@ -72,6 +81,11 @@ class Verdict:
     def headline(self) -> Finding | None:
         """The first answer, which the report shows."""
         return self.findings[0] if self.findings else None
+
+    @property
+    def deciding(self) -> int:
+        """How many answers the verdict rests on."""
+        return sum(not finding.beside for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
         """One of `experiments` in `report json=true`."""
@@ -121,7 +135,7 @@ def verdicts(found: Sequence[tuple[Experiment, str, Sequence[CellResult]]]) -> l
 def _answered(experiment: Experiment, scale: str, results: Sequence[CellResult]) -> Verdict:
     """Findings and p values, not yet corrected."""
     if experiment.missing:
-        return Verdict(experiment, scale, NOT_RUN, "The paper does not have it.")
+        return Verdict(experiment, scale, MISSING, "The paper counts it and does not have it.")
     if not results:
         return Verdict(experiment, scale, NOT_RUN, "There are no results.")
     table = SeedTable.of(experiment, results)
@@ -139,6 +153,9 @@ def _answered(experiment: Experiment, scale: str, results: Sequence[CellResult])
         return replace(one, why="A smoke run tells that it runs, and no more.")
     if absent:
         return replace(one, why=f"Not all that its test needs was run ({'; '.join(absent)}).")
+    best = unlearned(table)
+    if best is not None:
+        return replace(one, verdict=NOTHING_LEARNED, why=f"No arm beats chance: {best.text()}.")
     deciding = [finding for finding in findings if not finding.beside]
     if not deciding:
         return replace(one, why="No test is declared for it.")

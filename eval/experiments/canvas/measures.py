@@ -1,8 +1,10 @@
 """What is asked of a trained canvas model besides its errors, by name.
 
 - guess: the main region's error from noise alone, one pass (`guess_error`), beside the constant's.
-- accuracy: how often the largest number of an answer is the right one, from noise alone.
+- accuracy: how often the largest number of an output is the right one, from noise alone, by region
+  (`accuracy_<region>`).
 - f1: of numbers that are 1 or -1, taken by their sign, from noise alone; 1 is what is looked for.
+  `chance_f1` is that of who always says 1, the best that can be had without looking.
 - splits: the main region's error on each split, `<split>_error` (from noise alone
   `<split>_guess_error`), the mean over those out of distribution (`ood_error`), and for levels that
   are numbered the last over the first (`last_first_ratio`).
@@ -83,9 +85,12 @@ def guess(trained: Trained) -> Metrics:
 
 def accuracy(trained: Trained) -> Metrics:
     """See the module."""
-    said = best_guess(trained.model, trained.held_out, trained.task.main)
-    right = said.argmax(-1) == trained.held_out[trained.task.main].argmax(-1)
-    return {"accuracy": float(right.float().mean())}
+    metrics: Metrics = {}
+    for name in trained.task.layout.outputs:
+        said = best_guess(trained.model, trained.held_out, name)
+        right = said.argmax(-1) == trained.held_out[name].argmax(-1)
+        metrics[f"accuracy_{name}"] = float(right.float().mean())
+    return metrics
 
 
 def f1(trained: Trained) -> Metrics:
@@ -94,7 +99,8 @@ def f1(trained: Trained) -> Metrics:
     truth = trained.held_out[trained.task.main] > 0
     hits = float((said & truth).sum())
     wrong = float((said != truth).sum())
-    return {"f1": 2 * hits / max(1.0, 2 * hits + wrong)}
+    share = float(truth.float().mean())
+    return {"f1": 2 * hits / max(1.0, 2 * hits + wrong), "chance_f1": 2 * share / (1 + share)}
 
 
 def splits(trained: Trained) -> Metrics:

@@ -79,9 +79,7 @@ class Clips:
         return ClipTensors.of(batch, torch.device("cpu"))
 
     def _sampler(self, part: DataPart, horizon: int, batch: int, seed: int) -> LatentSampler:
-        return LatentSampler(
-            [part], self.latents, self.video, horizon, batch, seed, actions=self.filter
-        )
+        return LatentSampler([part], self.latents, horizon, batch, seed, actions=self.filter)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from loopdit.errors import ConfigError
 from loopdit.eval.experiments.experiment import SCALES
 from loopdit.subcommand import run_subcommand
 
+_WIDTH = 110  # of the table where there is no terminal
+
 COMMAND = Command(
     name="policy-experiment report",
     folder="experiment_report",
@@ -86,6 +88,8 @@ def run(config: ReportConfig) -> None:
             f"cannot write the report to {out}: {error.strerror}. Free space there."
         ) from error
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH)
     console.print(table(found))
     wrong = sum(not check.holds for check in found.checks)
     console.print(

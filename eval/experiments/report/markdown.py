@@ -43,11 +43,12 @@ def card_markdown(found: Card) -> str:
 def _counts(found: Card) -> str:
     counts = found.counts()
     listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
-    return f"Of the paper's {len(found.paper_rows)} numbers: {listed}."
+    return f"Of the numbers 1 to {len(found.paper_rows)} of the paper's table: {listed}."
 
 
 def _rows(rows: Sequence[Row]) -> str:
-    heads = ("#", "experiment", "claim", "metric", "ours [95 %]", "n", "paper", "scale", "verdict")
+    heads = ("#", "experiment", "claim", "what was measured", "its test", "ours [95 %]", "n",
+             "paper", "scale", "verdict", "why")  # fmt: skip
     lines: list[Sequence[str]] = []
     for row in rows:
         one, first = row.verdict, row.verdict.headline
@@ -57,11 +58,13 @@ def _rows(rows: Sequence[Row]) -> str:
                 f"[{one.experiment.title}](#{_anchor(row)})",
                 one.experiment.claim,
                 NONE if first is None else first.says,
+                NONE if first is None else first.test,
                 value_text(first),
                 NONE if first is None else str(first.n),
                 ", ".join(filter(None, (claimed_text(first), size_text(first)))),
                 one.scale or NONE,
                 f"**{one.verdict}**",
+                one.why,
             )
         )
     return _table(heads, lines)
@@ -122,6 +125,7 @@ def _experiment(row: Row) -> str:
                  "power", "note")  # fmt: skip
         parts.append(_table(heads, lines))
     if experiment.choices:
+        parts.append("Chosen, where the paper leaves it open:")
         parts.append("\n".join(f"- {choice}" for choice in experiment.choices))
     of = f"{row.runs} of {row.runs_wanted}"
     runs = f"{of} runs at scale `{one.scale}`" if one.scale else "no runs"
@@ -137,8 +141,10 @@ def _method() -> str:
         f"A claim is *reproduced* where all its questions are answered for it at {ALPHA:g}, "
         f"corrected by Holm over the experiments that were tested (the paper's and ours apart); "
         f"*not reproduced* where one is answered against it, likewise; *underpowered* where "
-        f"neither is shown; *not run at this scale* without results, without all of its cells, or "
-        f"after a smoke run. A claim of no effect needs an equivalence test with the margin that "
+        f"neither is shown; *nothing learned* where no arm is shown to be 1.05 times as good as "
+        f"the constant predictor, or chance, so that noise is compared; *not run at this scale* "
+        f"without results, without all of its cells, or after a smoke run; *missing in the paper* "
+        f"is number 23. A claim of no effect needs an equivalence test with the margin that "
         f"its file states. Intervals are of 95 %, over seeds. What stands under *beside* is no "
         f"part of a verdict. Questions and margins are declared in each file, whose history says "
         f"since when."

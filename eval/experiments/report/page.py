@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from loopdit.eval import reporting
+from loopdit.eval.experiments.analysis.finding import Finding
 from loopdit.eval.experiments.analysis.verdict import (
+    MISSING,
     NOT_REPRODUCED,
     NOT_RUN,
+    NOTHING_LEARNED,
     REPRODUCED,
     UNDERPOWERED,
     VERDICTS,
@@ -24,6 +26,7 @@ from loopdit.eval.experiments.report.words import (
     size_text,
     value_text,
 )
+from loopdit.pages import page_templates
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 # The style is that of the evaluations' reports.
@@ -32,21 +35,17 @@ _CLASSES = {
     REPRODUCED: "good",
     NOT_REPRODUCED: "bad",
     UNDERPOWERED: "open",
+    NOTHING_LEARNED: "none",
     NOT_RUN: "none",
+    MISSING: "none",
 }
 
 
 def card_html(found: Card) -> str:
     """The page."""
-    environment = Environment(
-        loader=FileSystemLoader([_TEMPLATES, _STYLE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates([_TEMPLATES, _STYLE])
     environment.filters.update(
-        value=value_text,
+        value=_value,
         claimed=claimed_text,
         size=size_text,
         number=number_text,
@@ -64,6 +63,11 @@ def card_html(found: Card) -> str:
         right=[check for check in found.checks if check.holds],
         scales=list(dict.fromkeys(row.verdict.scale for row in found.rows if row.verdict.scale)),
     )
+
+
+def _value(found: Finding | None) -> str:
+    """Which breaks before the interval and not within it."""
+    return value_text(found).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def _inline(panel: Panel) -> Markup:

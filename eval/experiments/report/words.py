@@ -6,6 +6,11 @@ from loopdit.eval.experiments.paper.check import Check
 
 NONE = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
+_GREEK = {
+    "alpha": "\N{GREEK SMALL LETTER ALPHA} ",
+    "rho": "\N{GREEK SMALL LETTER RHO} ",
+    "omega2": "\N{GREEK SMALL LETTER OMEGA}\N{SUPERSCRIPT TWO} ",
+}
 
 
 def short(value: float) -> str:
@@ -19,11 +24,10 @@ def short(value: float) -> str:
 
 
 def value_text(found: Finding | None) -> str:
-    """ "1.13x [1.05, 1.22]", or a dash."""
+    """ "1.13x [1.05, 1.22]", "alpha 0.011 [0.008, 0.014]", or a dash."""
     if found is None:
         return NONE
-    unit = TIMES if found.unit == "x" else ""
-    text = f"{short(found.value)}{unit}"
+    text = _with_unit(found.value, found.unit)
     if found.low is None or found.high is None:
         return text
     return f"{text} [{short(found.low)}, {short(found.high)}]"
@@ -33,7 +37,7 @@ def claimed_text(found: Finding | None) -> str:
     """The paper's number for the same, or a dash."""
     if found is None or found.claimed is None:
         return NONE
-    return f"{short(found.claimed)}{TIMES if found.unit == 'x' else ''}"
+    return _with_unit(found.claimed, found.unit)
 
 
 def size_text(found: Finding | None) -> str:
@@ -69,3 +73,7 @@ def range_text(check: Check) -> str:
         return f"{check.what} {short(check.recomputed)}".strip()
     value, low, high = (f"{number:.4g}" for number in (check.recomputed, check.low, check.high))
     return f"{value} ({low} to {high})"
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return f"{_GREEK.get(unit, '')}{short(value)}{TIMES if unit == 'x' else ''}"

@@ -3,9 +3,9 @@
 The held-out errors are of the clean values that are predicted, at levels drawn as in training (or
 all at noise alone, `from_noise`), under draws that are the same for every model: by output region
 `<region>_loss`, their sum `total_loss`, and `main_loss` of the region that the task is about. The
-constant predictor's, which says the mean of the training canvases, are `constant_loss` (the sum)
-and `constant_main_loss`. The curve has all looks, and `total_loss_early` is at the first of them:
-after a fifteenth of the steps where there are 15.
+constant predictor's, which says the mean of the training canvases, are `constant_<region>_loss`,
+`constant_loss` (the sum) and `constant_main_loss`. The curve has all looks, and `total_loss_early`
+is at the first of them: after a fifteenth of the steps where there are 15.
 
 Training canvases are a fixed number, drawn from the seed, as a data set would be; held-out ones are
 the same for all seeds.
@@ -39,7 +39,7 @@ from loopdit.policy.canvas.config import CanvasModelConfig
 from loopdit.policy.canvas.joint_losses import JointLoss, JointLossConfig
 from loopdit.policy.fixed_point.adapters import seeded
 
-REVISION = 1
+REVISION = 2
 
 _HELD_OUT_SEED = 1_000_003  # of no training
 
@@ -112,6 +112,7 @@ def run(options: Options, seed: int, device: torch.device) -> Outcome:
         "main_loss": errors[task.main],
         **{f"{name}_loss": value for name, value in errors.items()},
         "total_loss_early": curve["total_loss"][0],
+        **{f"constant_{name}_loss": value for name, value in constant.items()},
         "constant_loss": sum(constant.values()),
         "constant_main_loss": constant[task.main],
     }

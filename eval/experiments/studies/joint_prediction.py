@@ -7,7 +7,7 @@ number of tokens changes how much room the same actions have, and nothing else.
 
 A model is trained for each runner; numbers are means over runners, with `_<runner>` of one.
 `action_mse` is of held-out actions from noise alone, one pass, in units of the training actions'
-spread; `constant_mse` the constant predictor's there. `observation_mse` likewise.
+spread; `constant_action_mse` the constant predictor's there. `observation_mse` likewise.
 
 `linked`: dense, all attend to all; one_way, actions attend to what is observed and to one another
 alone, and queries of observations to everything: what is predicted besides cannot disturb them in

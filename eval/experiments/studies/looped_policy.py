@@ -89,13 +89,18 @@ def run(options: Options, seed: int, device: torch.device) -> Outcome:
     _train(options, policy, training, seed, look)
     policy.eval()
     metrics = {"constant_error": _constant_error(policy, training, held_out)}
-    asked = [("", policy.max_loops, 1)]
-    asked += [(f"_k{loops}", loops, 1) for loops in policy.depths]
+    asked = [(f"_k{loops}", loops, 1) for loops in policy.depths]
     asked += [(f"_k{loops}_s{steps}", loops, steps) for loops, steps in options.grid]
     for name, loops, steps in asked:
         metrics[f"error{name}"] = _error(policy, held_out, loops, steps)
         if options.episodes:
             metrics |= _closed_loop(policy, options, name, loops, steps)
+    deepest = f"_k{policy.max_loops}"
+    metrics |= {
+        name.removesuffix(deepest): value
+        for name, value in metrics.items()
+        if name.endswith(deepest)
+    }
     return Outcome(metrics, curve, sum(parameter.numel() for parameter in policy.parameters()))
 
 

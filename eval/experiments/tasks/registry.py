@@ -14,7 +14,7 @@ from loopdit.eval.experiments.tasks.shapes import ShapesTask
 TASKS: Mapping[str, CanvasTask] = {
     "moving_shapes": ShapesTask(bounce=False),
     "bouncing_shapes": ShapesTask(bounce=True),
-    **{f"hops_{hops}": HopsTask(hops) for hops in (1, 2, 3)},
+    "hops": HopsTask(),
     "contacts": ContactsTask(),
     "collisions": CollisionsTask(),
     **{f"context_{pairs}": ContextTask(pairs) for pairs in range(MOST_PAIRS + 1)},

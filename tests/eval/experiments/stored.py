@@ -44,7 +44,7 @@ def _metrics(run: Run, noise: float) -> dict[str, float]:
         return {"total_loss": total, "main_loss": total / 10, "constant_loss": 0.5}
     if run.number == 11:  # 4 loops are far from the same as 1
         error = {"1": 0.1, "4": 0.05}[run.factors["loops"]] * noise
-        return {"ood_error": error}
+        return {"ood_error": error, "main_loss": error / 2, "constant_main_loss": 0.4}
     if run.number == 25:
         of_each = {f"action_mse_{runner}": 0.05 * noise for runner in ("Ant-v5", "Swimmer-v5")}
         return {"action_mse": 0.05 * noise, "constant_action_mse": 0.1, **of_each}

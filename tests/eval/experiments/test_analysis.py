@@ -12,14 +12,16 @@ from statsmodels.stats.weightstats import ttost_paired
 from loopdit.errors import ConfigError
 from loopdit.eval.experiments.analysis.question import questions_of
 from loopdit.eval.experiments.analysis.verdict import (
+    MISSING,
     NOT_REPRODUCED,
     NOT_RUN,
+    NOTHING_LEARNED,
     REPRODUCED,
     UNDERPOWERED,
     Verdict,
     verdicts,
 )
-from loopdit.eval.experiments.experiment import Experiment, experiments, read
+from loopdit.eval.experiments.experiment import Experiment, experiments, named, read
 from loopdit.eval.experiments.store import CellResult
 
 Metrics = Callable[[Mapping[str, str], int], Mapping[str, float]]
@@ -180,6 +182,97 @@ def test_a_smoke_run_shows_values_and_no_verdict():
     assert found.to_dict()["interval"] is None
     many = judged(experiment(RATIO), improving(1.5), seeds=6, scale="smoke")
     assert many.verdict == NOT_RUN
+
+
+LEARNED = "learned: [{metric: loss, chance: constant}]\n"
+
+
+def against_chance(times_better: float, loops: str) -> Metrics:
+    """Loss as of `improving`; the constant's is so many times that of the cells with `loops`."""
+
+    def metrics(cell: Mapping[str, str], seed: int) -> Mapping[str, float]:
+        loss = improving(1.5)(cell, seed)["loss"]
+        gain = times_better if cell["loops"] == loops else 0.9
+        return {"loss": loss, "constant": gain * loss * math.exp(noise(cell, seed) / 100)}
+
+    return metrics
+
+
+def test_a_comparison_in_which_no_arm_beats_chance_gets_no_verdict_and_says_so():
+    of = read("one", HEAD.format(number=1).replace("analysis:", f"{LEARNED}analysis:") + RATIO)
+    # 4 loops are 1.5 times better than 1, and both are no better than who says one thing.
+    found = judged(of, against_chance(1.0, "4"))
+    assert found.verdict == NOTHING_LEARNED
+    assert "No arm beats chance: loss is" in found.why
+    assert found.p_supports is None
+    assert found.findings[0].value == pytest.approx(1.5, rel=0.1)
+    # One arm that does is enough, as the others may be what the claim says of them.
+    assert judged(of, against_chance(2.0, "4")).verdict == REPRODUCED
+    # 3 % is no ability, however many seeds are sure of it.
+    assert judged(of, against_chance(1.03, "4")).verdict == NOTHING_LEARNED
+
+
+def test_chance_is_beaten_upwards_where_more_is_better():
+    learned = "learned: [{metric: f1, chance: chance_f1, better: higher}]\n"
+    of = read("one", HEAD.format(number=1).replace("analysis:", f"{learned}analysis:") + RATIO)
+
+    def scored(f1: float) -> Metrics:
+        def metrics(cell: Mapping[str, str], seed: int) -> Mapping[str, float]:
+            return {**improving(1.5)(cell, seed), "f1": f1 + 0.01 * seed, "chance_f1": 0.57}
+
+        return metrics
+
+    assert judged(of, scored(0.9)).verdict == REPRODUCED
+    assert judged(of, scored(0.3)).verdict == NOTHING_LEARNED
+
+
+def test_success_has_to_be_more_than_none_where_chance_is_none():
+    learned = "learned: [{metric: success, above: 0.05}]\n"
+    of = read("one", HEAD.format(number=1).replace("analysis:", f"{learned}analysis:") + RATIO)
+
+    def succeeding(share: float) -> Metrics:
+        return lambda cell, seed: {
+            **improving(1.5)(cell, seed),
+            "success": share * (0.9 + 0.02 * seed) if cell["loops"] == "4" else 0.0,
+        }
+
+    assert judged(of, succeeding(0.6)).verdict == REPRODUCED
+    nothing = judged(of, succeeding(0.0))
+    assert nothing.verdict == NOTHING_LEARNED
+    assert "success is 0 at best" in nothing.why
+
+
+def test_every_experiment_that_trains_says_what_has_to_be_learned():
+    assert [one.number for one in experiments().values() if not one.learned] == [23]
+
+
+def test_the_number_that_the_paper_lacks_is_missing_and_not_merely_not_run():
+    assert verdicts([(named("23"), "", [])])[0].verdict == MISSING
+
+
+def test_three_loops_have_to_be_best_at_each_freeze_level():
+    of = named("26")
+    asked = [q for q in questions_of(of) if q.kind == "best" and not q.beside]
+    assert [q.at["freeze"] for q in asked] == [["frozen"], ["half"], ["unfrozen"]]
+
+    def metrics(levels: Sequence[str]) -> Metrics:
+        """3 loops are best at `levels` and worst elsewhere."""
+
+        def of_cell(cell: Mapping[str, str], seed: int) -> Mapping[str, float]:
+            own = np.random.default_rng([seed, int(cell["loops"])]).normal(0, 0.01)
+            gain = 0.0 if cell["loops"] != "3" else 0.3 if cell["freeze"] in levels else -0.3
+            diffusion = 1.4 if cell["freeze"] == "frozen" else 0.16
+            return {
+                "action_loss": 0.1 * math.exp(float(own) - gain),
+                "constant_action_loss": 0.2,
+                "diffusion_loss": diffusion * math.exp(float(own)),
+            }
+
+        return of_cell
+
+    everywhere = judged(of, metrics(["frozen", "half", "unfrozen"]))
+    assert all(f.p_supports is not None and f.p_supports < 0.01 for f in everywhere.findings[:3])
+    assert judged(of, metrics(["frozen", "half"])).verdict == NOT_REPRODUCED
 
 
 def test_one_seed_is_never_enough():
@@ -379,6 +472,25 @@ def test_an_order_is_shown_by_pages_test():
     assert found.findings[0].p_supports == pytest.approx(2 * stats.page_trend_test(-means).pvalue)
     assert found.verdict == REPRODUCED
     assert judged(experiment(analysis), falling(-0.4)).verdict == NOT_REPRODUCED
+
+
+def test_an_order_over_metrics_can_be_of_improvements():
+    names = ("near", "further", "far")
+    analysis = (
+        "  - {id: a, kind: spearman, metrics: [near, further, far], of: {loops: 4},"
+        " against: {loops: 1}, claimed: -1, least: -0.5}"
+    )
+
+    def metrics(cell: Mapping[str, str], seed: int) -> Mapping[str, float]:
+        loss = math.exp(noise(cell, seed))
+        gains = (2.4, 1.6, 1.2) if cell["loops"] == "4" else (1.0, 1.0, 1.0)
+        return {name: loss / gain for name, gain in zip(names, gains, strict=True)}
+
+    found = judged(experiment(analysis), metrics)
+    assert found.verdict == REPRODUCED
+    assert found.findings[0].value == -1.0
+    rising = analysis.replace("[near, further, far]", "[far, further, near]")
+    assert judged(experiment(rising), metrics).verdict == NOT_REPRODUCED
 
 
 def test_an_interaction_that_is_there_is_found_by_anova_and_one_that_is_not_is_shown_absent():

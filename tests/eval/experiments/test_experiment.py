@@ -29,6 +29,33 @@ def test_the_experiments_that_matter_most_have_five_seeds_on_a_cpu(number: int):
     assert named(str(number)).scales["cpu"].seeds >= 5
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_looped_model_of_moving_shapes_is_trained_once_for_all_that_are_about_it(scale: str):
+    """Their measures and looks are the same, so that their hashes are."""
+    cells = {
+        "1": {"loops": "4"},
+        "5": {"size": "medium", "loops": "4"},
+        "6": {"system": "3b4l"},
+        "10": {},
+        "11": {"loops": "4"},
+        "12": {},
+        "13": {"loops": "4"},
+        "14": {},
+        "15": {"system": "3b4l"},
+        "16": {"weights": "shared"},
+        "17": {"loops": "4"},
+    }
+    if scale != "paper":  # of 5,000 steps there
+        cells["7"] = {"schedule": "fixed_4"}
+    hashes = {
+        run.config_hash
+        for number, cell in cells.items()
+        for run in runs_of(named(number), scale, seeds=1)
+        if run.factors == cell
+    }
+    assert len(hashes) == 1
+
+
 def test_an_experiment_is_found_by_name_number_and_short_name():
     assert named("6") is named("06_depth_vs_recurrence") is named("depth_vs_recurrence")
 
@@ -55,6 +82,9 @@ def test_levels_win_over_the_scale_and_the_scale_over_the_rest():
         ("factors: {pairs: 3}", "factor 'pairs' must list its levels"),
         ("scales: {smoke: {seeds: 1}}", "scales must be smoke, cpu, paper"),
         ("scales: {smoke: {seeds: 0}, cpu: {seeds: 1}, paper: {seeds: 1}}", "seeds=0"),
+        ("learned: [{metrics: loss, chance: constant}]", "learned must list {metric, chance}"),
+        ("learned: [{metric: loss}]", "learned loss needs chance or above, and not both"),
+        ("learned: [{metric: a, chance: b, better: more}]", "learned.better=more must be lower"),
         ("a: [", "is not YAML"),
     ],
 )

@@ -14,7 +14,7 @@ from loopdit.eval.experiments.runner import run_all
 from loopdit.eval.experiments.store import results
 
 # Some that are quick; the other test has all.
-QUICK = ("10_gates", "20_in_context", "ours_loops_or_steps")
+QUICK = ("02_multi_hop", "20_in_context", "ours_loops_or_steps")
 
 
 def require_metric(experiment: Experiment, out: Path) -> None:
@@ -25,6 +25,9 @@ def require_metric(experiment: Experiment, out: Path) -> None:
         assert experiment.metric in result.metrics, experiment.name
         if experiment.baseline_metric:
             assert experiment.baseline_metric in result.metrics, experiment.name
+        for learned in experiment.learned:
+            named_there = {learned.metric, learned.chance} - {""}
+            assert named_there <= set(result.metrics), experiment.name
         assert result.parameters > 0
 
 

@@ -104,7 +104,6 @@ class OtherPolicy(WavingPolicy):
     model_id = "other-0"
 
 
-@pytest.mark.slow  # the client has seconds to find the new server, which a busy machine exceeds
 def test_a_server_that_comes_back_with_another_model_is_refused(waving: WavingPolicy):
     with ExitStack() as first:
         endpoint = first.enter_context(PolicyServer(waving, "tcp://127.0.0.1:0")).endpoint

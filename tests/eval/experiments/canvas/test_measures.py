@@ -50,7 +50,11 @@ def test_f1_is_that_of_the_signs():
     missed = int((~said & truth).sum())
     precision, recall = true / max(1, true + false), true / max(1, true + missed)
     expected = 2 * precision * recall / max(1e-9, precision + recall)
-    assert MEASURES["f1"](found)["f1"] == pytest.approx(expected)
+    measured = MEASURES["f1"](found)
+    assert measured["f1"] == pytest.approx(expected)
+    # Who always says 1 misses none, and is right as often as there is one.
+    right = float(truth.float().mean())
+    assert measured["chance_f1"] == pytest.approx(2 * right * 1 / (right + 1))
 
 
 def test_the_gate_ratio_is_of_output_tokens_over_given_ones():

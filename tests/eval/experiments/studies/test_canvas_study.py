@@ -3,7 +3,11 @@
 import pytest
 import torch
 
+from loopdit.eval.experiments.experiment import named
+from loopdit.eval.experiments.plan import resolve
 from loopdit.eval.experiments.studies.canvas import Options, run
+from loopdit.eval.experiments.studies.study import study_named
+from loopdit.eval.experiments.tasks.hops import HOPS
 from loopdit.policy.canvas.config import CanvasModelConfig
 from loopdit.policy.loops.config import LoopConfig
 
@@ -29,6 +33,33 @@ def test_collisions_are_learned_better_than_the_best_constant_and_harder_levels_
     assert found.metrics["last_first_ratio"] > 1
     assert found.curve is not None
     assert found.curve["total_loss"][-1] < found.curve["total_loss"][0]
+
+
+@pytest.mark.slow
+def test_chains_of_one_two_and_three_hops_are_learned_at_the_small_scale():
+    options = named("2").cell_options({"loops": "1"}, "cpu")
+    found = run(resolve(study_named("canvas"), options), 0, CPU).metrics
+    for hops in HOPS:  # chance is an eighth
+        assert found[f"accuracy_hops_{hops}"] > 0.9
+
+
+@pytest.mark.system
+def test_context_is_read():
+    options = Options(
+        task="context_4",
+        from_noise=True,
+        steps=150,
+        batch=64,
+        learning_rate=3e-3,
+        examples=8192,
+        held_out=256,
+        looks=1,
+        model=SMALL,
+        measures=["guess"],
+    )
+    found = run(options, 0, CPU).metrics
+    # Without the pairs the best guess has an error of 1, half of the constant's.
+    assert found["guess_error"] < 0.5 < found["constant_main_loss"] / 2
 
 
 def test_a_penalty_on_what_loops_amplify_lowers_it():

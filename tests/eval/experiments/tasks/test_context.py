@@ -1,38 +1,32 @@
-"""In-context turns of the plane: what the pairs tell, and what nothing else does."""
+"""In-context shifts of the plane: what the pairs tell, and what nothing else does."""
 
 import numpy as np
+import pytest
 
-from loopdit.eval.experiments.tasks.context import ANSWER, ContextTask
-
-
-def turn_of(xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """The least-squares rotation of pairs (k, 2), by Kabsch's singular values."""
-    u, _, v = np.linalg.svd(ys.T @ xs)
-    return u @ np.diag([1, np.linalg.det(u @ v)]) @ v
+from loopdit.eval.experiments.tasks.context import ANSWER, NOISE, ContextTask
 
 
 def errors(pairs: int) -> np.ndarray:
-    canvas = ContextTask(pairs).canvases(400, 2, "train")
+    """Of who adds the posterior mean of the shift to the query: (2000,)."""
+    canvas = ContextTask(pairs).canvases(2000, 2, "train")
     query, answer = canvas["query"].numpy(), canvas[ANSWER].numpy()
-    if not pairs:
-        return (answer**2).mean((1, 2))
-    xs, ys = canvas["xs"].numpy(), canvas["ys"].numpy()
-    said = np.stack([turn_of(x, y) @ q[0] for x, y, q in zip(xs, ys, query, strict=True)])
-    return ((said - answer[:, 0]) ** 2).mean(1)
+    shift = np.zeros_like(query)
+    if pairs:
+        told = (canvas["ys"].numpy() - canvas["xs"].numpy()).mean(1, keepdims=True)
+        shift = told * pairs / (pairs + NOISE**2)
+    return ((query + shift - answer) ** 2).mean((1, 2))
 
 
-def test_more_pairs_tell_the_turn_better_and_none_nothing():
-    means = [errors(pairs).mean() for pairs in (0, 1, 2, 8)]
-    assert means == sorted(means, reverse=True)
-    assert means[0] > 0.8
-    assert means[-1] < 0.05
+@pytest.mark.parametrize("pairs", [0, 1, 2, 4])
+def test_pairs_leave_the_error_of_the_posterior_mean(pairs: int):
+    found = errors(pairs)
+    expected = NOISE**2 / (pairs + NOISE**2)
+    # Within six standard errors of the mean.
+    assert abs(found.mean() - expected) < 6 * found.std() / np.sqrt(len(found))
 
 
-def test_the_answer_is_as_long_as_the_query_and_tells_nothing_without_the_turn():
+def test_the_shift_is_its_own_canvass_and_the_query_tells_nothing_of_it():
     canvas = ContextTask(4).canvases(2000, 0, "train")
     query, answer = canvas["query"][:, 0].numpy(), canvas[ANSWER][:, 0].numpy()
-    np.testing.assert_allclose(
-        np.linalg.norm(query, axis=1), np.linalg.norm(answer, axis=1), rtol=1e-5
-    )
-    # The mean product is 0 within six standard errors.
-    assert np.abs((query * answer).mean(0)).max() < 6 / np.sqrt(2000)
+    # The mean product is 0 within six standard errors; those of two normal numbers are 1.
+    assert np.abs((query * (answer - query)).mean(0)).max() < 6 / np.sqrt(2000)

@@ -1,0 +1,1 @@
+"""YAML of `policy-eval backends`."""
