@@ -225,6 +225,8 @@ def table(report: dict[str, Any], loops: tuple[int, ...]) -> str:
 
 def main() -> None:
     """See the module."""
+    if not all("=" in argument for argument in sys.argv[1:]):
+        sys.exit(__doc__)
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     bundle = Bundle.open(given.get("bundle", default_bundle()))
     if "arm" in given:

@@ -17,7 +17,7 @@ import loopdit
 ROOT = Path(loopdit.__file__).parents[2]
 FOLDERS = {"policy", "envs", "datasets", "deploy", "eval", "configs"}
 # Run by the interpreter of another environment, which scripts/lerobot_env.sh makes.
-ELSEWHERE = {"lerobot_windows.py", "lerobot_itself.py", "lerobot_model.py"}
+ELSEWHERE = {"lerobot_windows.py", "lerobot_itself.py", "lerobot_model.py", "lerobot_arm.py"}
 
 
 def test_every_folder_is_linked_into_the_package():

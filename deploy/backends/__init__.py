@@ -24,6 +24,7 @@ __all__ = [
     "Context",
     "is_graft",
     "load_backend",
+    "require_witness",
 ]
 
 logger = logging.getLogger(__name__)
@@ -108,12 +109,16 @@ def _load(kind: BackendKind, bundle: Bundle, options: BackendOptions) -> Backend
         backend = graft_backend.load(kind.name, bundle, options)
     else:
         backend = kind.load(bundle, options)
-    if bundle.manifest.witness is not None:  # None: an export in progress, not yet proven
-        _require_witness(backend, bundle, bundle.manifest.witness)
+    require_witness(backend, bundle)
     return backend
 
 
-def _require_witness(backend: Backend, bundle: Bundle, witness: Witness) -> None:
+def require_witness(backend: Backend, bundle: Bundle) -> None:
+    """Raise BundleError where `backend` does not repeat the chunk that the trained policy made at
+    export; of an export in progress, which has none yet, nothing is required."""
+    witness = bundle.manifest.witness
+    if witness is None:
+        return
     told = bundle.manifest.told(next(iter(bundle.manifest.instructions), ""))
     observation, noise = witness_inputs(bundle.spec, bundle.horizon, told)
     actions = run_chunk(backend, observation, witness.loops, noise, witness.steps)[0]

@@ -6,6 +6,8 @@ device, from `encode` through every denoising step.
 """
 
 import importlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,27 @@ from loopdit.datasets.spec import COMMITTED, Observation
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import BackendOptions
 from loopdit.deploy.bundle.bundle import Bundle
-from loopdit.errors import BundleError
+from loopdit.errors import BundleError, OutOfMemory
 
 _KEPT_STEP_TIMES = 32  # (batch, steps) pairs; a client may ask for any
+# How its allocators say that there is no memory left: that of its arena, and CUDA's.
+_FULL = ("Failed to allocate memory", "CUDA failure 2:", "out of memory")
+
+
+@contextmanager
+def enough_memory() -> Generator[None]:
+    """Raise OutOfMemory, with the remedy, where the runtime finds no memory left; its errors share
+    no type for that, only words."""
+    try:
+        yield
+    except Exception as error:
+        if not any(words in str(error) for words in _FULL):
+            raise
+        raise OutOfMemory(
+            f"onnxruntime has too little free memory for this policy at this batch size: {error} "
+            f"Use a smaller batch, end other programs (nvidia-smi lists those on a GPU), or use "
+            f"another backend=."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,7 @@ class OnnxRuntimeBackend:
         self._sessions: dict[tuple[str, int], onnxruntime.InferenceSession] = {}
         self._times: dict[tuple[int, int], tuple[list[Any], Any]] = {}
 
+    @enough_memory()
     def encode(self, observation: Observation, loops: int) -> Context:
         """See `Backend.encode`. Raises BundleError for a K that was not exported."""
         session = self._session("encode", loops)
@@ -63,6 +84,7 @@ class OnnxRuntimeBackend:
             tensors[COMMITTED] = self._value(given[COMMITTED])
         return Context(loops, len(next(iter(given.values()))), tensors)
 
+    @enough_memory()
     def denoise(self, context: Context, noise: np.ndarray, steps: int) -> np.ndarray:
         """See `Backend.denoise`."""
         session = self._session("denoise", context.loops)
@@ -85,6 +107,7 @@ class OnnxRuntimeBackend:
             here, there = there, here
         return np.array(actions.numpy())  # a copy: on the CPU it is the memory of the value
 
+    @enough_memory()
     def predict(self, context: Context, sample: np.ndarray, level: float) -> np.ndarray:
         """See `guided.PredictingBackend`: a step that goes all the way ends at the chunk itself."""
         session = self._session("denoise", context.loops)
@@ -123,12 +146,16 @@ class OnnxRuntimeBackend:
 
     def _load(self, path: Path) -> onnxruntime.InferenceSession:
         try:
-            session = onnxruntime.InferenceSession(
-                str(path), _session_options(self.threads), providers=self._providers
-            )
+            with enough_memory():
+                session = onnxruntime.InferenceSession(
+                    str(path), _session_options(self.threads), providers=self._providers
+                )
+        except OutOfMemory:
+            raise
         except Exception as error:  # the runtime's errors share no narrower base
+            said = " ".join(str(error).split())
             raise BundleError(
-                f"onnxruntime {onnxruntime.__version__} cannot load {path}: {error} "
+                f"onnxruntime {onnxruntime.__version__} cannot load {path}: {said} "
                 f"Use backend=torch, or another version of onnxruntime."
             ) from error
         meant = self._providers[0][0]

@@ -9,7 +9,7 @@ by `roofline`, and with an older run by `bench_compare`. Prints a table and writ
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import product
@@ -24,6 +24,7 @@ from loopdit.deploy.backends import BACKEND_NAMES, GRAFT_BACKENDS, is_graft
 from loopdit.deploy.backends.registry import FP32, KINDS
 from loopdit.deploy.bench.compare import LEAST_ROUNDS, compare, read_older
 from loopdit.deploy.bench.energy import EnergyMeter
+from loopdit.deploy.bench.gpu_energy import SECONDS as GPU_SECONDS
 from loopdit.deploy.bench.latency import VISIT, Arm, Measured, Workload, measure_arms
 from loopdit.deploy.bench.own_process import ChildProcess
 from loopdit.deploy.bench.results import (
@@ -155,7 +156,7 @@ def run_bench(config: BenchConfig, console: Console) -> dict[str, Any]:
         "clock": config.clock,
         "rounds": len(measured.results[0].times_ms),
         "visit": VISIT,
-        "energy": _energy(),
+        "energy": _energy({row.facts.device for row in measured.results}),
     }
     if older:
         results["comparison"] = compare(older, results, config.compare, config.seed)
@@ -239,11 +240,19 @@ def _faster(one: Speed, other: Speed) -> Speed:
     )
 
 
-def _energy() -> str:
+def _energy(devices: Collection[str]) -> str:
+    said: list[str] = []
     problem = EnergyMeter().problem
     if problem is None:
-        return "Energy is of the processor's whole package (RAPL), other work included"
-    return f"Energy was not measured: {problem}"
+        said.append("Energy is of the processor's whole package (RAPL), other work included")
+    elif "cpu" in devices:
+        said.append(f"Energy was not measured: {problem}")
+    if "cuda" in devices:
+        said.append(
+            f"A GPU's energy is of its board (NVML), computing alone for {GPU_SECONDS:g} s, where "
+            f"its driver says it"
+        )
+    return ". ".join(said)
 
 
 def _write(folder: Path, results: Mapping[str, Any]) -> None:

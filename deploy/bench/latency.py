@@ -59,8 +59,9 @@ class Missing:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm's samples: `times_ms` (rounds, VISIT, PARTS), `joules` (rounds,) of a visit, and its
-    actions (N, H, A) for the probes. first_ms: the first chunk of this K, steps and batch."""
+    """One arm's samples: `times_ms` (rounds, VISIT, PARTS), `joules` of a chunk by the processor's
+    counter (rounds,) or the GPU's (1,), and its actions (N, H, A) for the probes. first_ms: the
+    first chunk of this K, steps and batch."""
 
     arm: Arm
     facts: BackendFacts
@@ -176,7 +177,9 @@ def measure_arms(
             told, rss_mib = facts[arm.process]
             first_ms, chunks = warm[arm]
             times = np.stack([times for times, _ in turns.found[arm]])
-            joules = np.array([joules for _, joules in turns.found[arm]])
+            joules = np.array([joules for _, joules in turns.found[arm]]) / VISIT
+            if told.device == "cuda":  # the processor's says nothing of it
+                joules = np.array([children[arm.process].call("gpu_joules", *arm.work)])
             results.append(ArmResult(arm, told, first_ms, times, joules, rss_mib, chunks))
         timed = {
             key: np.stack([times for times, _ in found])
@@ -236,4 +239,4 @@ def _take_turns(
 def _millijoules(joules: np.ndarray) -> float | None:
     """Of one chunk: the median visit's."""
     middle = float(np.median(joules))
-    return None if np.isnan(middle) else round(1e3 * middle / VISIT, 3)
+    return None if np.isnan(middle) else round(1e3 * middle, 3)

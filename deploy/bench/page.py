@@ -8,19 +8,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from loopdit.deploy.bench.plots import distance_png, distance_svg, latency_png, latency_svg
 from loopdit.deploy.bench.results import Row, timed
-from loopdit.deploy.bench.text import busy, cost_of, fastest, headline, median_by
+from loopdit.deploy.bench.text import (
+    at_most_linear,
+    busy,
+    cost_of,
+    fastest,
+    headline,
+    median_by,
+)
 from loopdit.deploy.bench.timed_backend import WALL
+from loopdit.pages import page_templates
 
 PAGE_FILE = "bench.html"
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _NONE = "\N{EN DASH}"
 # What a row has where nothing was measured against.
-_OPTIONAL = ("faster_than_torch", "times_products", "times_floor")
+_OPTIONAL = (
+    *("faster_than_torch", "times_products", "times_floor"),
+    *("products_p50_ms", "floor_ms"),
+)
 
 
 def bench_html(results: Mapping[str, Any]) -> str:
@@ -30,14 +40,8 @@ def bench_html(results: Mapping[str, Any]) -> str:
         dict.fromkeys(("floor_slope_ms", "floor_intercept_ms")) | c for c in results["loop_costs"]
     ]
     best = fastest(rows, results["clock"])
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(ms=_number, interval=_interval)
+    environment = page_templates([_TEMPLATES])
+    environment.filters.update(ms=_number, interval=_interval, at_most_linear=at_most_linear)
     return environment.get_template(PAGE_FILE).render(
         results={**results, "loop_costs": costs},
         best=best,
@@ -69,7 +73,7 @@ def _tiles(best: Row, results: Mapping[str, Any]) -> list[dict[str, str]]:
     if faster is not None:
         found.append((f"{faster['value']:.1f}x", "torch eager's speed"))
     if products is not None:
-        found.append((f"{products['value']:.2f}x", "its matrix products alone"))
+        found.append((f"{products['value']:.2f}x", "the time of its matrix products alone"))
     return [{"value": value, "label": label} for value, label in found]
 
 

@@ -20,6 +20,8 @@ _WIDTH, _HEIGHT = 4.3, 3.4  # inches, so small that a phone does not make its le
 _SERIES = ("#1f6fd0", "#b4510d", "#0f8a6b", "#8a4bb8", "#b0306a", "#7a6a12")
 _FAR_APART = 8
 _MARKERS = "osD^vPX*<>"
+_LINES = {"fp32": "-", "bf16": "-.", "fp16": (0, (6, 2)), "int8": (0, (1, 1))}
+_GAP = 4  # points, between a bar and its number
 # What an SVG is drawn in, for each variable of the page.
 _PLACEHOLDERS = {
     "--ink": "#010203",
@@ -75,8 +77,11 @@ def _latency(rows: Sequence[Row], palette: _Palette) -> Figure:
     for row in rows:
         series.setdefault(f"{row['backend']} {row['precision']}", []).append(row)
     figure, axes = _figure(palette, _HEIGHT + 0.1 * len(series))  # the legend grows with them
-    for number, (name, points) in enumerate(series.items()):
+    backends = list(dict.fromkeys(row["backend"] for row in rows))
+    for name, points in series.items():
         points = sorted(points, key=lambda row: row["loops"])
+        # A back end has a colour and a marker, a precision a line: what belongs together looks so.
+        number, precision = backends.index(points[0]["backend"]), points[0]["precision"]
         loops = [row["loops"] for row in points]
         p50 = [row["p50_ms"] for row in points]
         above = [row["p90_ms"] - row["p50_ms"] for row in points]
@@ -87,7 +92,8 @@ def _latency(rows: Sequence[Row], palette: _Palette) -> Figure:
             label=name,
             color=palette.colour(number),
             marker=_MARKERS[number % len(_MARKERS)],
-            linestyle="-" if number < len(palette.series) else "-.",
+            linestyle=_LINES.get(precision, "-."),
+            markerfacecolor=None if precision == "fp32" else "none",
             markersize=5,
             linewidth=1.4,
             elinewidth=0.8,
@@ -147,7 +153,15 @@ def _distance(rows: Sequence[Row], palette: _Palette) -> Figure:
             if row.get(field) is not None:
                 axes.plot([row[field]] * 2, [place - 0.42, place + 0.42], style, color=palette.ink)
                 right = max(right, row[field])
-        axes.text(right, place, f" {row['p50_ms']:.2f}", va="center", color=palette.ink, size=10)
+        axes.annotate(
+            f"{row['p50_ms']:.2f}",
+            (right, place),
+            (_GAP, 0),
+            textcoords="offset points",
+            va="center",
+            color=palette.ink,
+            size=10,
+        )
     cut = {row["encode_p50_ms"] is not None for row in rows}
     labels = (("encode", True), ("denoise", True), ("whole chunk", False))
     for number, (label, needed) in enumerate(labels):

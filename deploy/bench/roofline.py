@@ -2,8 +2,8 @@
 
 Products are those that the torch module computes, by shape, once for encoding and once for a
 denoising step. Left out is what a runtime need not compute for each chunk: the embedding of the
-diffusion time and the AdaLN modulations, which depend on neither observation nor sample, and the
-heads of the exits before the last.
+diffusion time and the AdaLN modulations, which depend on neither observation nor sample, what an
+instruction says, which depends on its words alone, and the heads of the exits before the last.
 
 A product takes at least its operations by the machine's FLOP/s, and at least the bytes of its two
 operands by the machine's bandwidth: weights are shared over loops and steps, but no core keeps them
@@ -31,7 +31,7 @@ _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 @dataclass(frozen=True)
 class Convolution:
-    """Settings of a two-dimensional convolution."""
+    """Settings of a convolution, one for each of its axes."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -177,6 +177,7 @@ class _Recorder(TorchDispatchMode):
             heads.append(len(found) - 1)
 
         left_out: list[nn.Module] = [model.time, *(block.modulation for block in model.stack)]
+        left_out += [] if model.instruction is None else [model.instruction]
         hooks = [module.register_forward_pre_hook(enter) for module in left_out]
         hooks += [module.register_forward_hook(leave) for module in left_out]
         hooks.append(model.action_out.register_forward_hook(head))

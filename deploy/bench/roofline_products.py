@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from loopdit.deploy.backends import DEFAULT_THREADS
 from loopdit.deploy.bench.roofline import ChunkProducts, Convolution, Product, Speed, chunk_products
@@ -217,7 +216,9 @@ def _in_torch(products: Sequence[Product], device: str, dtype: torch.dtype) -> R
 
 def _convolution(left: torch.Tensor, right: torch.Tensor, setting: Convolution) -> Run:
     stride, padding, groups = setting.stride, setting.padding, setting.groups
-    return lambda: functional.conv2d(left, right, None, stride, padding, 1, groups)
+    axes = len(stride)  # one, of words, or two, of pictures
+    once, none = (1,) * axes, (0,) * axes
+    return lambda: torch.convolution(left, right, None, stride, padding, once, False, none, groups)
 
 
 def _captured(run: Run) -> Run:

@@ -93,7 +93,10 @@ def headline(best: Row, results: Mapping[str, Any]) -> str:
     if faster and best["backend"] != "torch":
         said += f", {faster['value']:.1f} times faster than torch eager with as many threads"
     if best.get("times_products"):
-        said += f", {best['times_products']['value']:.2f} times its matrix products alone"
+        said += (
+            f", {best['times_products']['value']:.2f} times what its matrix products alone take in "
+            f"the fastest general runtime"
+        )
     cost = cost_of(best, costs)
     if cost is not None:
         said += (
@@ -143,8 +146,16 @@ def _cost_line(cost: Row) -> str:
         f"{cost['backend']} {cost['precision']}, {cost['steps']} steps, batch {cost['batch']}: "
         f"{slope['value']:.2f} ms a loop [{slope['low']:.2f}, {slope['high']:.2f}] and "
         f"{intercept['value']:.2f} ms besides [{intercept['low']:.2f}, {intercept['high']:.2f}]; "
-        f"K={cost['loops'][-1]} takes {ratio['value']:.2f} times K={cost['loops'][0]}"
+        f"K={cost['loops'][-1]} takes {ratio['value']:.2f} times K={cost['loops'][0]} "
+        f"[{ratio['low']:.2f}, {ratio['high']:.2f}], {at_most_linear(cost)}"
     )
+
+
+def at_most_linear(cost: Row) -> str:
+    """Whether the deepest K takes at most as many times the shallowest's time as it has loops."""
+    times = cost["loops"][-1] / cost["loops"][0]
+    within = cost["ratio"]["value"] <= times
+    return f"{'within' if within else 'beyond'} {times:g} times"
 
 
 def _changes(comparison: dict[str, Any] | None) -> list[str]:

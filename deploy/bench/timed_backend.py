@@ -15,6 +15,7 @@ import numpy as np
 from loopdit.deploy.backends import Backend, load_backend, run_chunk
 from loopdit.deploy.backends.protocol import WholeChunkBackend
 from loopdit.deploy.bench.energy import EnergyMeter
+from loopdit.deploy.bench.gpu_energy import GpuEnergyMeter
 from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.deploy.bundle.probes import Probes
 
@@ -85,6 +86,15 @@ class TimedBackend:
         for i in range(repetitions):
             times[i] = self._times(i + 1, loops, steps, batch)
         return times, self._meter.joules()
+
+    def gpu_joules(self, loops: int, steps: int, batch: int) -> float:
+        """Joules of one chunk on the board of the first GPU, computing alone for `SECONDS`; not a
+        number where it cannot be read."""
+        import torch  # not before it is needed: runtimes on a CPU do without
+
+        uuid = torch.cuda.get_device_properties(0).uuid
+        meter = GpuEnergyMeter(f"GPU-{uuid}")
+        return meter.joules_of_each(lambda: self._times(0, loops, steps, batch))
 
     def rss_mib(self) -> float:
         """Memory of this process now: its runtime, and everything that was loaded for any arm."""

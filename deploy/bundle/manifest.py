@@ -61,7 +61,9 @@ class Manifest:
     input besides. precisions: those that have graphs, fp32 first. default_loops, steps: what is run
     when nobody chooses. max_steps: the most denoising steps that the policy's sampler has, None
     where any number will do. temperature: spread of the starting noise, 0 for none.
-    normalisation: statistics of what the graphs undo, for people; nothing reads it back.
+    normalisation: statistics of what the graphs undo; layout: which tokens there are
+    (`export.token_layout`), empty where an older export did not say; both for people, and nothing
+    reads them back.
     adaptive: when to stop looping, as `policy.depth_calibration.Calibration` says it, None where
     nobody has calibrated. parity: measured at export. latency: tables of rows, one for each machine
     that it was measured on. witness: what every back end must repeat; None only while the export
@@ -91,6 +93,7 @@ class Manifest:
     precisions: tuple[str, ...] = (FP32,)
     loop_graphs: bool = False
     adaptive: Mapping[str, Any] | None = None
+    layout: Mapping[str, Any] = field(default_factory=dict[str, Any])
     kind: str = LOOPED
 
     def graph_names(self, precision: str) -> list[str]:
@@ -134,6 +137,7 @@ class Manifest:
             **self._task(),
             "spec": self.spec.to_dict(),
             "normalisation": dict(self.normalisation),
+            **({"layout": dict(self.layout)} if self.layout else {}),
             "files": {
                 name: {"bytes": entry.bytes, "sha256": entry.sha256}
                 for name, entry in sorted(self.files.items())
@@ -181,5 +185,6 @@ class Manifest:
             precisions=precisions,
             loop_graphs=bool(data["loop_graphs"]),
             adaptive=data["adaptive"],
+            layout=data.get("layout", {}),
             kind=str(data.get("kind", LOOPED)),
         )

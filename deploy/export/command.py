@@ -29,6 +29,7 @@ from loopdit.deploy.export.graph_runner import BACKEND
 from loopdit.deploy.export.onnx_graphs import OPSET, export_denoise, export_encode
 from loopdit.deploy.export.parity import reference_chunks
 from loopdit.deploy.export.report import numbers_for_people, print_bundle, print_proofs
+from loopdit.deploy.export.token_layout import token_layout
 from loopdit.errors import ConfigError
 from loopdit.machine import machine_and_versions
 from loopdit.policy import checkpoint as checkpoints
@@ -83,6 +84,7 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             precisions=config.precisions,
             loop_graphs=config.loop_graphs,
             adaptive=None if adaptive is None else asdict(adaptive),
+            layout=token_layout(policy),
             exported={"at": datetime.now(UTC).isoformat(timespec="seconds"), "opset": OPSET}
             | machine_and_versions(),
         )

@@ -1,9 +1,14 @@
 """`policy-export` of a grafted video model: a bundle of its weights, that torch runs.
 
-There are no ONNX graphs in it. The parts of a small one do trace, and ONNX Runtime computes what
-torch does (tests/deploy/export/test_graft_graphs.py). But a graph has to carry the video model's
-weights, which a checkpoint leaves in their folder, and cannot scale frames to the clip's size
-as the policy does; a back end that runs it elsewhere is still to be made.
+There are no ONNX graphs in it, by decision. The parts of a small one do trace, and ONNX Runtime
+computes what torch does (tests/deploy/export/test_graft_graphs.py). But who would run them?
+
+- Graphs are for robots without torch or without a GPU, and one pass of CogVideoX-2B is 15.6 TFLOP
+  for a clip of nine frames: minutes of a CPU's core.
+- On a GPU what a graph saves is launches, and `backend=cuda-graph` has none; what is left are
+  products and attention, by the same libraries.
+- A graph carries the video model's 3.4 GB, which a checkpoint leaves in their folder for all of its
+  deltas to share, and it cannot scale frames to the clip's size as the policy does.
 """
 
 from dataclasses import replace

@@ -1,5 +1,5 @@
 """What `policy-export` prints: how far each graph is from the reference, what the bundle weighs,
-and the commands that say what a lower precision costs in closed loop.
+and the command that says what a lower precision costs in closed loop.
 """
 
 import math
@@ -47,8 +47,8 @@ def print_bundle(bundle: Bundle, out: str, console: Console) -> None:
     )
     if latency:
         _say(f"a chunk here takes (p50): {latency}", console)
-    for command in closed_loop_commands(bundle, out):
-        _say(f"What it costs in closed loop: {command}", console)
+    if bundle.precisions != (FP32,):
+        _say(f"What they cost in closed loop: {closed_loop_command(bundle, out)}", console)
     _say(f"Serve it: policy-serve bundle={out}", console)
 
 
@@ -69,20 +69,12 @@ def _weight(bundle: Bundle, precision: str) -> str:
     )
 
 
-def closed_loop_commands(bundle: Bundle, out: str) -> list[str]:
-    """For a bundle with lower precisions: evaluate fp32, then each of them, and compare by seed."""
-    if bundle.precisions == (FP32,):
-        return []
-    env = _env(bundle.provenance)
-    results = {p: f"outputs/{p}" for p in bundle.precisions}
-    said: list[str] = []
-    for precision in bundle.precisions:
-        backend = _backend(precision)
-        chosen = [f"backend={backend}", f"precision={precision}", f"label={precision}"]
-        words = ["policy-eval", f"policy={out}", *env, *chosen, f"out={results[precision]}"]
-        said.append(shlex.join(words))
-    pairs = [["policy-eval", "compare", results[FP32], results[p]] for p in bundle.precisions[1:]]
-    return [*said, *(shlex.join(pair) for pair in pairs)]
+def closed_loop_command(bundle: Bundle, out: str) -> str:
+    """Evaluates every precision of a bundle on the same seeds, and compares it with fp32."""
+    envs = _envs(bundle.provenance) or ["ENV"]  # for people to fill in
+    choices = ",".join(f"{_backend(precision)}:{precision}" for precision in bundle.precisions)
+    words = ["policy-eval", "backends", out, f"env=[{','.join(envs)}]", f"backends=[{choices}]"]
+    return shlex.join(words)
 
 
 def _backend(precision: str) -> str:
@@ -92,11 +84,12 @@ def _backend(precision: str) -> str:
     return (able or kinds)[0].name
 
 
-def _env(provenance: Mapping[str, Any]) -> list[str]:
-    """Where the demonstrations come from, if they say it."""
+def _envs(provenance: Mapping[str, Any]) -> list[str]:
+    """Where the demonstrations come from, as far as they say it: of one data set, or of several."""
     data: Mapping[str, Any] = provenance.get("data_provenance", {})
-    env = data.get("settings", {}).get("env")
-    return [f"env={env}"] if env else []
+    stores = data.get("stores", [{"provenance": data}])
+    settings = [store.get("provenance", {}).get("settings", {}) for store in stores]
+    return list(dict.fromkeys(str(each["env"]) for each in settings if "env" in each))
 
 
 def _say(text: str, console: Console) -> None:

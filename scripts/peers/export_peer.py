@@ -1,12 +1,12 @@
 """LeRobot's diffusion policy as two programs of torch.export, for other runtimes to run.
 
     export PYTHONPATH=src
-    .suites/lerobot/bin/python scripts/peers/export_peer.py OUT [--bundle BUNDLE] [--size matched]
+    .suites/lerobot/bin/python scripts/peers/export_peer.py OUT [--bundle BUNDLE] [--size tabletop]
 
 Weights are fresh, which no latency depends on; shapes are those of the policy in BUNDLE (the
 shipped one by default). OUT gets encode.pt2 (frames uint8 and proprio of the observed steps ->
 conditioning), step.pt2 (sample, timestep, conditioning -> predicted noise) and peer.json.
-`scripts/bench_peer_backends.py` times them.
+`scripts/bench_peer_backends.py` runs this, and times them.
 
 Shapes: B batch of 1, O observed steps, C cameras, S their side, P proprio, H horizon, A action dim.
 """
@@ -14,6 +14,7 @@ Shapes: B batch of 1, O observed steps, C cameras, S their side, P proprio, H ho
 import argparse
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from loopdit.datasets.spec import PROPRIO, PolicySpec
 from loopdit.datasets.statistics import VectorStatistics
 from loopdit.whole_file import whole_file
 
-_SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "bundles" / "lift"
+_SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "bundles" / "tabletop"
 
 
 class Encode(nn.Module):
@@ -52,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--bundle", type=Path, default=_SHIPPED)
-    parser.add_argument("--size", choices=SIZES, default="matched")
+    parser.add_argument("--size", choices=SIZES, default="tabletop")
     chosen = parser.parse_args()
     manifest: dict[str, Any] = json.loads((chosen.bundle / "manifest.json").read_text())
     spec = PolicySpec.from_dict(manifest["spec"]).recorded
@@ -76,7 +77,12 @@ def main() -> None:
     for name, program in programs.items():
         with whole_file(chosen.out / name) as aside, aside.open("wb") as file:
             torch.export.save(program, file)
-    record = {"parameters": peer.parameters, "size": chosen.size, "settings": peer.settings}
+    record = {
+        "parameters": peer.parameters,
+        "size": chosen.size,
+        "settings": peer.settings,
+        "versions": {name: version(name) for name in ("lerobot", "torch", "torchvision")},
+    }
     with whole_file(chosen.out / "peer.json") as aside:
         aside.write_text(json.dumps(record, indent=1) + "\n")
     sys.stdout.write(f"{chosen.out}: {peer.parameters['all']:,} parameters\n")

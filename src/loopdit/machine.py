@@ -23,6 +23,7 @@ _LIBRARIES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "onnxscript",
+    "openvino",
     "pyzmq",
     "safetensors",
     "torch",

@@ -4,7 +4,8 @@ A plugin in Python, by the interface IPluginV3 of TensorRT 10 and 11: whoever bu
 engine with it registers it first, in the same process. It launches the kernel that Triton compiles
 for the GPU at its first use, on the engine's stream, so that it is captured with the rest.
 
-Not yet run: TensorRT itself is not installed where this was written. TensorRT for RTX 1.7.1, whose
+Not yet run: TensorRT itself is not installed where this was written. `fused_denoise` has what is
+made of it. TensorRT for RTX 1.7.1, whose
 bindings have the same classes, ends the process when its parser comes to any plugin in Python.
 
 The other way, a kernel compiled ahead of time inside the engine, has no place for what programs
@@ -47,19 +48,24 @@ class _Address:
 def register_fused_plugin(library: Library) -> None:
     """Make the node known to `library` for parsing, building and running; once is enough.
 
-    Raises BundleError for a library that takes no plugins in Python.
+    Raises BundleError for a library that takes no plugins in Python, or of another interface.
     """
     if library.name != TENSORRT:
         raise BundleError(
             f"{library.title} takes no plugins in Python. Use TensorRT itself, or "
             f"backend=fused-cuda."
         )
-    registry = library.module.get_plugin_registry()
-    if registry.get_creator(PLUGIN, VERSION, NAMESPACE) is None:
+    try:
+        registry = library.module.get_plugin_registry()
+        if registry.get_creator(PLUGIN, VERSION, NAMESPACE) is not None:
+            return
         creator = fused_creator(library.module)
-        if not registry.register_creator(creator, NAMESPACE):
-            raise BundleError(f"{library.title} refuses the plugin {PLUGIN}: is there another?")
-        _registered.append(creator)
+        taken = registry.register_creator(creator, NAMESPACE)
+    except (AttributeError, TypeError) as error:
+        raise BundleError(f"{library.title} has another interface for plugins: {error}.") from error
+    if not taken:
+        raise BundleError(f"{library.title} refuses the plugin {PLUGIN}: is there another?")
+    _registered.append(creator)
 
 
 _registered: list[Any] = []  # a registry does not own its creators

@@ -1,5 +1,8 @@
 """The policy over its two graphs: encode once, then the denoising steps; as one CUDA graph, too.
 
+A graph for denoising that takes a time is one step of it; one that takes none is all of them
+(`fused_denoise`).
+
 Shapes: B batch, H horizon, A action dim. Knows torch and how to run a graph, not what runs it: the
 tests run it on the CPU, by ONNX Runtime.
 """
@@ -19,7 +22,8 @@ from loopdit.deploy.backends.tensorrt.static_graph import TensorForm
 
 logger = logging.getLogger(__name__)
 
-_STEPPED = {"sample", "t", "dt"}  # what `denoise` takes beside the context
+_TIME = "t"
+_STEPPED = {"sample", _TIME, "dt"}  # what `denoise` takes beside the context
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class PolicyRun:
     place: Place
 
     @property
+    def is_fused(self) -> bool:
+        """Whether `denoise` is all the steps."""
+        return _TIME not in self.denoise.graph.inputs
+
+    @property
     def given(self) -> dict[str, TensorForm]:
         """What an observation must have, by name: for `encode`, and what `denoise` takes as is."""
         made = self.encode.graph.outputs
@@ -69,6 +78,9 @@ class PolicyRun:
         """Noise (B, H, A) -> actions (B, H, A) in raw units; `noise` stays as it is."""
         outputs = self.denoise.graph.outputs
         actions = self.place.empty(outputs["actions"])
+        if self.is_fused:
+            self.denoise.enqueue({**context, "sample": noise, "actions": actions})
+            return actions
         # Two buffers take turns as a step's input and output: a graph must not write what it reads.
         here, there, other = noise, *(self.place.empty(outputs["next_sample"]) for _ in range(2))
         for t in times.t:

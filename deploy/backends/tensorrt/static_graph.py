@@ -39,8 +39,9 @@ class TensorForm:
 class StaticGraph:
     """One graph for one batch size.
 
-    path: the file that it was read from. content: the edited ONNX model, whose weights are in files
-    beside `path`. inputs, outputs: by name. sha256: of the graph and all of its weights.
+    path: the file that it was read from, or would be in where it was made (`fused_denoise`).
+    content: the edited ONNX model, whose weights are in files beside `path`. inputs, outputs: by
+    name. sha256: of the graph and all of its weights.
     """
 
     path: Path
@@ -62,7 +63,14 @@ def read_static_graph(path: Path, batch: int, sha256: Mapping[str, str]) -> Stat
     `sha256` has the digest of every file beside it, by name, as the bundle verified them.
     Raises BundleError for a graph with another free axis.
     """
-    model = onnx.load(path, load_external_data=False)
+    return static_graph(onnx.load(path, load_external_data=False), path, batch, sha256)
+
+
+def static_graph(
+    model: onnx.ModelProto, path: Path, batch: int, sha256: Mapping[str, str]
+) -> StaticGraph:
+    """Like `read_static_graph`, of a model in memory, which is edited. `sha256` has its own, too,
+    under the name of `path`."""
     graph = model.graph
     make_static(graph, batch)
     inputs = {value.name: _form(path, value) for value in graph.input}

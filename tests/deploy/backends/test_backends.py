@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -5,15 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto, helper
 from tests.deploy.backends.general_backends import GENERAL
 
 from loopdit.deploy.backends import Backend, load_backend
-from loopdit.deploy.bundle.bundle import Bundle
+from loopdit.deploy.backends.onnxruntime_backend import enough_memory
+from loopdit.deploy.bundle.bundle import Bundle, file_entry
 from loopdit.deploy.bundle.probes import Probes, make_probes
+from loopdit.deploy.bundle.writer import write_manifest
 from loopdit.deploy.export.parity import backend_chunks, reference_chunks
-from loopdit.errors import BundleError, ConfigError
+from loopdit.errors import BundleError, ConfigError, OutOfMemory
 from loopdit.policy.looped_policy import LoopedPolicy
 
 STEPS = 5
@@ -119,6 +125,52 @@ def test_a_back_end_that_computes_something_else_is_not_loaded(tiny_bundle: Bund
     manifest = replace(tiny_bundle.manifest, witness=replace(witness, actions=actions))
     with pytest.raises(BundleError, match=rf"{name} computes actions that differ by 0.0002.*again"):
         load_backend(Bundle(tiny_bundle.path, manifest), name)
+
+
+def test_a_runtime_without_memory_left_says_what_to_do():
+    """A real failure of its allocator, which is the same on a GPU."""
+    size = helper.make_tensor_value_info("size", TensorProto.INT64, [1])
+    largest = helper.make_tensor_value_info("largest", TensorProto.FLOAT, [])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["largest"], keepdims=0),
+    ]
+    graph = helper.make_graph(nodes, "large", [size], [largest])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    with pytest.raises(OutOfMemory, match="smaller batch"), enough_memory():
+        session.run(None, {"size": np.array([10**15])})
+    with pytest.raises(ValueError, match="size"), enough_memory():  # another error stays itself
+        session.run(None, {})
+
+
+@pytest.mark.parametrize(
+    ("opset", "dtype", "said"), [(99, None, "[Oo]pset"), (20, TensorProto.BFLOAT16, "bfloat16")]
+)
+def test_a_graph_of_another_opset_or_type_than_the_runtime_has_is_refused_with_the_remedy(
+    tiny_bundle: Bundle, tmp_path: Path, opset: int, dtype: int | None, said: str
+):
+    folder = Path(shutil.copytree(tiny_bundle.path, tmp_path / "bundle"))
+    path = folder / "encode_k1.onnx"
+    if dtype is None:
+        model = onnx.load(path, load_external_data=False)
+        model.opset_import[0].version = opset
+    else:
+        value = helper.make_tensor_value_info("x", dtype, [4])
+        made = helper.make_tensor_value_info("y", dtype, [4])
+        node = helper.make_node("Cosh", ["x"], ["y"])
+        graph = helper.make_graph([node], "g", [value], [made])
+        opsets = [helper.make_opsetid("", opset)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    onnx.save(model, path)
+    files = {**tiny_bundle.files, path.name: file_entry(path)}
+    write_manifest(folder, replace(tiny_bundle.manifest, files=files))
+    backend = load_backend(Bundle.open(folder), "onnxruntime")
+    observation, _ = make_probes(tiny_bundle.spec, tiny_bundle.horizon, 1, seed=0).batch(0, 1)
+    with pytest.raises(BundleError, match=rf"cannot load .*encode_k1.*{said}.*Use backend=torch"):
+        backend.encode(observation, 1)
 
 
 def test_threads_are_what_was_asked_for(tiny_bundle: Bundle):

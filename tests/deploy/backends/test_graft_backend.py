@@ -7,7 +7,9 @@ from rich.console import Console
 from tests.policy.graft.graft_policies import CAMERA, SPEC, config_of
 
 from loopdit.datasets.spec import PROPRIO
+from loopdit.datasets.video.clips import ClipConfig
 from loopdit.deploy.backends import load_backend
+from loopdit.deploy.bench.command import BenchConfig, run_bench
 from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.deploy.bundle.probes import bundle_probes
 from loopdit.deploy.export.command import export_bundle
@@ -24,9 +26,12 @@ LOOPS = 2
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("graft") / "checkpoint"
+    return _checkpoint(tmp_path_factory.mktemp("graft") / "checkpoint")
+
+
+def _checkpoint(folder: Path, **options: object) -> Path:
     torch.manual_seed(0)
-    policy = new_policy(SPEC, config_of(loops=LOOPS))
+    policy = new_policy(SPEC, config_of(loops=LOOPS, **options))
     with torch.no_grad():
         for value in policy.graft.loop_parameters():
             value.add_(0.3)
@@ -88,6 +93,38 @@ def test_a_graft_is_served_at_any_of_its_depths_and_told_its_task(bundle: Bundle
         served.infer(_observation(), seed=0, loops=1, steps=3, instruction="dance")
     with pytest.raises(BundleError, match="loops=3 is not in this bundle"):
         served.infer(_observation(), seed=0, loops=3, steps=3, instruction="open it")
+
+
+def test_a_policy_of_one_frame_is_exported_and_served_with_one(tmp_path: Path):
+    video = ClipConfig(frames=1, height=32, width=48)
+    folder = _checkpoint(tmp_path / "checkpoint", video=video)
+    config = ExportConfig(checkpoint=str(folder), out=str(tmp_path / "bundle"), steps=3)
+    bundle = export_bundle(config, Console(quiet=True))
+    served = ServedBundle(bundle, load_backend(bundle, "torch"))
+    present = {name: values[-1] for name, values in _observation().items()}
+    found = served.infer(present, seed=0, loops=2, steps=3, instruction="open it").actions
+    policy = load_graft_checkpoint(folder).policy
+    probes = bundle_probes(bundle, 2, seed=0)
+    np.testing.assert_allclose(
+        backend_chunks(load_backend(bundle, "torch"), probes, 2, 3),
+        reference_chunks(policy, probes, 2, 3),
+        atol=1e-5,
+    )
+    assert found.shape == (4, 4)
+    with open_policy(str(bundle.path), "", "") as source:
+        driver = source.make(None, 2, 3)  # pyright: ignore[reportArgumentType] - a model looks at no environment
+        assert driver.history == 1
+
+
+@pytest.mark.slow  # its back end is in a process of its own
+@pytest.mark.system
+def test_policy_bench_measures_each_depth_of_a_graft(bundle: Bundle, tmp_path: Path):
+    config = BenchConfig(bundle=str(bundle.path), repetitions=2, clock="cpu", out=str(tmp_path))
+    rows = run_bench(config, Console(quiet=True))["rows"]
+    measured = [row for row in rows if "reason" not in row]
+    assert [(row["backend"], row["loops"]) for row in measured] == [("torch", 1), ("torch", 2)]
+    assert all(row["max_abs_error"] < 1e-5 for row in measured)
+    assert {row["backend"] for row in rows} == {"torch", "cuda-graph"}
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "fused", "torch-compile"])

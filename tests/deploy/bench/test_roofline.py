@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from tests.policy.policies import SMALL, small_spec
 
 from loopdit.deploy.bench.roofline import (
     ChunkProducts,
@@ -11,8 +14,8 @@ from loopdit.deploy.bench.roofline import (
 )
 from loopdit.deploy.bench.roofline_products import TimedProducts
 from loopdit.deploy.bench.timed_backend import Workload
-from loopdit.deploy.bundle.bundle import Bundle
-from loopdit.deploy.bundle.probes import Probes, make_probes
+from loopdit.deploy.bundle.bundle import Bundle, default_bundle
+from loopdit.deploy.bundle.probes import Probes, bundle_probes, make_probes
 from loopdit.policy.block import HEAD_SIZE
 from loopdit.policy.looped_policy import LoopedPolicy
 
@@ -68,6 +71,32 @@ def test_a_convolution_counts_what_it_multiplies():
     assert product.flops == 2 * (2 * 5 * 5 * 4) * (3 * 3 * 3)
 
 
+def test_a_convolution_of_words_has_one_axis():
+    product = Product((2, 3, 9), (5, 3, 3), 0, Convolution((2,), (1,), 1))
+    assert product.output == (2, 5, 5)
+    assert product.flops == 2 * (2 * 5 * 5) * (3 * 3)
+
+
+def test_what_an_instruction_says_is_left_out_however_it_is_told():
+    def encoded(instruction: str) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        config = replace(SMALL, instruction=instruction, instructions=["lift", "stack"])
+        policy = LoopedPolicy(small_spec(), config).eval()
+        vocabulary = config.vocabulary
+        assert vocabulary is not None
+
+        def tell(said: str) -> np.ndarray:
+            told = vocabulary.told(instruction, said)
+            assert told is not None
+            return told
+
+        probes = make_probes(
+            policy.spec, policy.horizon, 2, seed=0, tell=tell, instructions=["lift"]
+        )
+        return [(one.left, one.right) for one in chunk_products(policy, probes, 1, 1).encode]
+
+    assert encoded("words") == encoded("task")  # words are convolved, a task is looked up
+
+
 def test_the_floor_is_the_longer_of_operations_and_bytes_for_each_product():
     # 2 * 8^3 operations over 512 bytes; 2 * 64 operations over 4 * (64 + 64) bytes.
     square, vector = Product((8, 8), (8, 8), 0), Product((1, 64), (64, 1), 1)
@@ -85,6 +114,18 @@ def test_smaller_numbers_are_fewer_bytes_and_int8_is_of_weights_alone():
     assert [computed.bytes(p) for p in ("fp32", "bf16", "int8")] == [160, 80, 160]
 
 
+@pytest.mark.parametrize("runtime", ["torch fp32", "torch bf16", "onnxruntime fp32"])
+def test_every_runtime_multiplies_convolutions_of_words_and_of_pictures(
+    tiny_bundle: Bundle, runtime: str
+):
+    probes = make_probes(tiny_bundle.spec, tiny_bundle.horizon, 1, seed=0)
+    timed = TimedProducts(Workload(str(tiny_bundle.path), probes, 1), "cpu", "bf16")
+    words = Product((1, 3, 9), (5, 3, 3), 0, Convolution((1,), (1,), 1))
+    picture = Product((1, 3, 9, 8), (5, 3, 3, 3), 1, Convolution((2, 2), (1, 1), 1))
+    makes = dict(timed._runtimes())  # pyright: ignore[reportPrivateUsage]
+    makes[runtime]([words, picture])()
+
+
 def test_the_products_alone_are_timed_and_more_steps_take_longer(tiny_bundle: Bundle):
     probes = make_probes(tiny_bundle.spec, tiny_bundle.horizon, 4, seed=0)
     timed = TimedProducts(Workload(str(tiny_bundle.path), probes, 3), "cpu", "fp32")
@@ -97,3 +138,12 @@ def test_the_products_alone_are_timed_and_more_steps_take_longer(tiny_bundle: Bu
     # A core since 2010 does more than this, and none does as much as that.
     assert 1e9 < speed.flops_per_s < 1e14
     assert 1e8 < speed.bytes_per_s < 1e14
+
+
+@pytest.mark.system
+def test_the_shipped_policy_whose_instructions_are_words_has_products_too():
+    bundle = Bundle.open(default_bundle())
+    probes = bundle_probes(bundle, 1, seed=0)
+    timed = TimedProducts(Workload(str(bundle.path), probes, 2), "cpu", "fp32")
+    times, _ = timed.time(1, 2, 1, 3)
+    assert (times > 0).all()

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from loopdit.deploy.bundle.probes import make_probes
 from loopdit.deploy.export.command import ExportConfig, export_bundle
 from loopdit.deploy.export.graph_parity import Proof
 from loopdit.deploy.export.parity import compare_chunks
+from loopdit.deploy.export.report import closed_loop_command
 from loopdit.errors import BundleError, ConfigError, SpecMismatch
 
 QUIET = Console(quiet=True)
@@ -84,6 +86,20 @@ def test_beyond_the_tolerance_of_a_precision_no_bundle_is_written(
     ):
         export_bundle(config, QUIET)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_lower_precisions_cost_is_one_command_over_all_of_them(reduced_bundle: Bundle):
+    choices = "[fused:fp32,onnxruntime:fp16,fused:bf16,onnxruntime:int8]"
+    command = closed_loop_command(reduced_bundle, "out")
+    assert re.sub(r"'", "", command) == f"policy-eval backends out env=[ENV] backends={choices}"
+    store = {"provenance": {"settings": {"env": "lift"}}}
+    for data, envs in (
+        (store["provenance"], "lift"),
+        ({"stores": [store, {"provenance": {"settings": {"env": "stack"}}}]}, "lift,stack"),
+    ):
+        manifest = replace(reduced_bundle.manifest, provenance={"data_provenance": data})
+        told = closed_loop_command(replace(reduced_bundle, manifest=manifest), "out")
+        assert f"env=[{envs}]" in told
 
 
 def test_errors_are_the_largest_and_the_mean_and_not_a_number_is_never_near(tiny_spec: PolicySpec):
