@@ -47,7 +47,8 @@ def imported_packages(folder: Path) -> dict[str, str]:
                 names = [node.module or ""]
             for name in names:
                 top = name.partition(".")[0]
-                beside = path.with_name(f"{top}.py").exists()  # a script of another script
+                # A script of another script, or a folder of them.
+                beside = path.with_name(f"{top}.py").exists() or path.with_name(top).is_dir()
                 if top not in {*sys.stdlib_module_names, "loopdit", "tests"} and not beside:
                     found[top] = str(path.relative_to(ROOT))
     return found

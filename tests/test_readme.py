@@ -17,7 +17,7 @@ ROOT = Path(loopdit.__file__).parents[2]
 BIN = Path(sys.executable).parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 # Programs of the system that our pages tell to type.
-OTHERS = {"docker", "echo", "install", "mkdir", "pip", "python3", "systemctl"}
+OTHERS = {"docker", "echo", "install", "mkdir", "pip", "python3", "ray", "systemctl"}
 COMMANDS_PAGE: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "command_page.py"))
 
 
@@ -33,7 +33,7 @@ def typed(page: Path) -> list[list[str]]:
 
 def is_setting(word: str) -> bool:
     """Whether it sets a variable of the environment: NAME=value."""
-    return re.match(r"[A-Z_]+=", word) is not None
+    return re.match(r"[A-Z][A-Za-z_]*=", word) is not None
 
 
 def make_targets() -> set[str]:
