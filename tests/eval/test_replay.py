@@ -141,5 +141,5 @@ def test_the_folder_may_come_first_and_a_misspelt_subcommand_is_named(
     policy_eval()
     assert "bit-equal over" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["policy-eval", "repaly", str(evaluated)])
-    with pytest.raises(SystemExit, match=r"'repaly' is neither .*: compare, power, replay\."):
+    with pytest.raises(SystemExit, match=r"'repaly' is neither .*: .*compare, power, replay\."):
         policy_eval()

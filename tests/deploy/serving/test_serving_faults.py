@@ -47,10 +47,12 @@ def asking(client: PolicyClient, bundle: Bundle, steps: int) -> Generator[list[o
         thread.join(timeout=60)
 
 
-def until_busy(endpoint: str) -> None:
-    with PolicyClient(endpoint, timeout_s=30) as watcher:
-        while not watcher.ping()["busy_us"]:
-            time.sleep(0.005)
+def until_busy(watcher: PolicyClient) -> None:
+    """It is connected before it is asked: a greeting may take longer than a chunk."""
+    deadline_s = time.monotonic() + 20
+    while not watcher.ping()["busy_us"]:
+        assert time.monotonic() < deadline_s, "it was never seen to compute"
+        time.sleep(0.005)
 
 
 def endpoint_of(server: Serving) -> str:
@@ -77,8 +79,11 @@ def test_a_client_outlives_its_servers_pause_and_death(tiny_bundle: Bundle):
             reply = client.infer(observation(tiny_bundle), seed=1)
             # Killed while it computes: a typed error, and the next server is greeted.
             client.timeout_s = 2.0
-            with asking(client, tiny_bundle, LONG) as got:
-                until_busy(endpoint)
+            with (
+                PolicyClient(endpoint, timeout_s=30) as watcher,
+                asking(client, tiny_bundle, LONG) as got,
+            ):
+                until_busy(watcher)
                 first.process.kill()
             (error,) = got
             assert isinstance(error, WireError)
@@ -97,8 +102,11 @@ def test_sigterm_lets_what_is_in_compute_finish(tiny_bundle: Bundle):
     ) as server:
         endpoint = endpoint_of(server)
         with PolicyClient(endpoint, timeout_s=30) as client:
-            with asking(client, tiny_bundle, LONG) as got:
-                until_busy(endpoint)
+            with (
+                PolicyClient(endpoint, timeout_s=30) as watcher,
+                asking(client, tiny_bundle, LONG) as got,
+            ):
+                until_busy(watcher)
                 server.process.send_signal(signal.SIGTERM)
             (reply,) = got
             assert getattr(reply, "steps", reply) == LONG

@@ -50,10 +50,15 @@ class World:
         return came
 
     def until(self, source: str, within_s: float = 20.0) -> None:
-        """Run until an action of this source comes, however busy the machine is."""
-        deadline_s = time.monotonic() + within_s
-        while not any(one.source == source for one in self.run(0.05)):
-            assert time.monotonic() < deadline_s, f"no action of source {source} came"
+        """Run until an action of this source comes that was sent from now on, however busy the
+        machine is."""
+        now_ns, deadline_s, seen = time.monotonic_ns(), time.monotonic() + within_s, ""
+        while seen != source:
+            assert time.monotonic() < deadline_s, f"of {source} nothing came, but {seen}"
+            came = [one.source for one in self.run(0.05) if one.sent_ns > now_ns]
+            seen = source if source in came else "".join(came[-1:])
+            if self.link.stopped:  # a second without an action, and it latches for good
+                self.link.reset()
 
     def begin(self) -> None:
         """It moves, whatever was before: between two tests nothing is observed, and both watchdogs
