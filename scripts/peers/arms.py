@@ -86,7 +86,8 @@ ARMS = {
         _alone(1, longer=2),
         _ours("two", "ours with two blocks, two loops", 2, 2),
         _ours("dense", "dense canvas: one block, four loops", 1, 4, "policy.topology=dense"),
-        _lerobot("lerobot", "LeRobot's diffusion policy, its own learning settings"),
+        # A tenth of our learning rate, after a warm-up of 500 steps: for a longer study.
+        _lerobot("lerobot", "LeRobot's diffusion policy, its own learning settings", extra=True),
         _lerobot(
             "lerobot-1e-3",
             "LeRobot's diffusion policy at our learning rate",
