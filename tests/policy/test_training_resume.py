@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.policy.interrupting import Interrupting
 from tests.policy.policies import SMALL, small_spec, small_store
 from tests.policy.trainings import (
     begun,
@@ -26,19 +27,6 @@ from loopdit.policy.checkpoint import load_training_state
 from loopdit.policy.training.train import train
 
 
-class Interrupted:
-    """A clock that sends this process the user's Ctrl-C at one of its readings."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def __call__(self) -> float:
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(signal.SIGINT)
-        return 0.0
-
-
 @pytest.mark.parametrize("stopped_at", [9, 14, 20])
 def test_a_resumed_run_has_the_weights_and_the_curve_of_an_uninterrupted_one(
     tmp_path: Path, stopped_at: int
@@ -47,7 +35,7 @@ def test_a_resumed_run_has_the_weights_and_the_curve_of_an_uninterrupted_one(
     options = {"steps": 14, "validate_every": 4, "log": type(config(tmp_path).log)(every=5)}
     train(config(tmp_path, out=str(tmp_path / "whole"), **options))
     with pytest.raises(KeyboardInterrupt):
-        train(config(tmp_path, **options), clock=Interrupted(stopped_at))
+        train(config(tmp_path, **options), clock=Interrupting(stopped_at))
     step = json.loads((tmp_path / "out" / "checkpoint.json").read_text())["provenance"]["step"]
     assert 0 < step < 14
     train(config(tmp_path, resume=True, **options))

@@ -11,7 +11,8 @@ from accelerate.commands.launch import (
 )
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
-from tests.policy.graft.trainings import Stopped, small_training
+from tests.policy.graft.trainings import small_training
+from tests.policy.interrupting import Interrupting
 from tests.policy.trainings import run
 
 from loopdit.errors import ConfigError
@@ -91,7 +92,7 @@ def test_sharded_processes_go_on_where_one_was_stopped_to_the_same_weights(
 ):
     one, two = tmp_path / "one", tmp_path / "two"
     with pytest.raises(KeyboardInterrupt):
-        train_graft(small_training(squares, one, **_OPTIONS), clock=Stopped(5))
+        train_graft(small_training(squares, one, **_OPTIONS), clock=Interrupting(5))
     shutil.copytree(one, two)
     train_graft(small_training(squares, one, **_OPTIONS, resume=True))
     _two_processes(squares, two, "shard=true", "resume=true", "checkpoint=nested")

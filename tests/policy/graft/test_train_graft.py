@@ -9,7 +9,8 @@ import pytest
 import torch
 from tests.policy.graft.graft_policies import SPEC
 from tests.policy.graft.squares import episode_of
-from tests.policy.graft.trainings import Stopped, small_training
+from tests.policy.graft.trainings import small_training
+from tests.policy.interrupting import Interrupting
 
 from loopdit.datasets.store import EpisodeWriter
 from loopdit.errors import CheckpointError, ConfigError, SpecMismatch
@@ -65,7 +66,7 @@ def test_a_resumed_training_ends_with_the_weights_and_rows_of_one_that_was_not_s
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train_graft(small_training(squares, whole))
     with pytest.raises(KeyboardInterrupt):
-        train_graft(small_training(squares, stopped), clock=Stopped(6))
+        train_graft(small_training(squares, stopped), clock=Interrupting(6))
     step = json.loads((stopped / "checkpoint.json").read_text())["provenance"]["step"]
     assert 0 < step < 4
     train_graft(small_training(squares, stopped, resume=True))

@@ -1,6 +1,5 @@
 """The options of a training at the smallest size, and a way to stop one."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,3 @@ def small_training(squares: str, out: Path, **changes: Any) -> GraftTrainConfig:
         "depth": DepthConfig(mode="random"),
     }
     return GraftTrainConfig(**(given | changes))
-
-
-class Stopped:
-    """A clock that sends this process the user's Ctrl-C at one of its readings."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def __call__(self) -> float:
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(signal.SIGINT)
-        return 0.0
