@@ -7,7 +7,7 @@ steps is an error, never a repeated or dropped frame. It knows nothing of data s
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
+from loopdit.datasets.formats.priority import keeping_priority
 from loopdit.datasets.formats.refusals import is_file
 from loopdit.errors import StoreError
 
@@ -58,9 +59,12 @@ class VideoEncoder:
             chosen = np.linspace(0, len(frames) - 1, min(_SAMPLED, len(frames))).round()
             self._originals = {int(i): frames[int(i)].copy() for i in chosen}
         with _failing_as_oserror(self.path):
-            for frame in frames:
+            for i, frame in enumerate(frames):
                 picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                self._container.mux(self._stream.encode(picture))
+                # The first frame is what starts the encoder and its threads.
+                with nullcontext() if self.frames + i else keeping_priority():
+                    packets = self._stream.encode(picture)
+                self._container.mux(packets)
         self.frames += len(frames)
 
     def bytes_written(self) -> int:

@@ -1,3 +1,4 @@
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -119,3 +120,19 @@ def test_frames_added_in_several_calls_follow_one_another(tmp_path: Path):
     assert encoder.frames == 9
     encoder.close()
     assert numbers_of(read_frames(tmp_path / "a.mp4", "here", 9, 10)) == list(range(9))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux only")
+@pytest.mark.parametrize("codec", CODECS)
+def test_encoding_leaves_the_process_and_its_threads_at_the_priority_they_had(
+    tmp_path: Path, codec: str
+):
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    encoder = VideoEncoder(tmp_path / "a.mp4", codec, Fraction(10))
+    encoder.add(grey_frames(8))
+    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    found = [(os.sched_getscheduler(thread), os.sched_getparam(thread)) for thread in threads]
+    encoder.close()
+    assert len(threads) > 1
+    assert (os.sched_getscheduler(0), os.sched_getparam(0)) == before
+    assert set(found) == {before}
