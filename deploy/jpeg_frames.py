@@ -11,7 +11,7 @@ refuses a picture that is cut short, rather than to complete it in grey.
 """
 
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeAlias
@@ -50,16 +50,16 @@ def require_available() -> None:
 
 def encoded(frames: Frames, spec: PolicySpec, quality: int) -> tuple[Frames, tuple[str, ...]]:
     """An observation with its cameras as JPEG of `quality` (1 to 100), and which those are."""
-    from PIL import Image
-
-    cameras = [camera for camera in spec.cameras if camera.name in frames]
+    cameras = [camera.name for camera in spec.cameras if camera.name in frames]
     made = dict(frames)
-    for camera in cameras:
-        out = io.BytesIO()
-        picture = Image.fromarray(frames[camera.name].reshape(_picture_shape(camera)))
-        picture.save(out, "JPEG", quality=quality)
-        made[camera.name] = np.frombuffer(out.getbuffer(), np.uint8)
-    return made, tuple(camera.name for camera in cameras)
+    for name in cameras:
+        made[name] = np.frombuffer(_jpeg(frames[name], quality), np.uint8)
+    return made, tuple(cameras)
+
+
+def as_received(frame: np.ndarray, quality: int) -> np.ndarray:
+    """What a server makes of a frame (..., H, W, 3) uint8 that was sent as JPEG of `quality`."""
+    return np.asarray(_opened(_jpeg(frame, quality))).reshape(frame.shape)
 
 
 def checked(frames: Frames, names: Collection[str], spec: PolicySpec) -> tuple[Frames, Frames]:
@@ -100,7 +100,7 @@ def decoded(frames: Frames, names: Collection[str], spec: PolicySpec) -> Frames:
 
 
 def _checked(jpeg: np.ndarray, camera: TensorSpec) -> np.ndarray:
-    height, width, _ = _picture_shape(camera)
+    height, width, _ = _picture_shape(camera.shape)
     if jpeg.dtype != np.uint8 or jpeg.ndim != 1:
         raise WireError(
             ErrorCode.SHAPE,
@@ -129,9 +129,17 @@ def _checked(jpeg: np.ndarray, camera: TensorSpec) -> np.ndarray:
     return np.frombuffer(own, np.uint8)
 
 
-def _picture_shape(camera: TensorSpec) -> tuple[int, int, int]:
-    *leading, height, width, channels = camera.shape
+def _picture_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    *leading, height, width, channels = shape
     return int(np.prod(leading, dtype=int)) * height, width, channels
+
+
+def _jpeg(frame: np.ndarray, quality: int) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(frame.reshape(_picture_shape(frame.shape))).save(out, "JPEG", quality=quality)
+    return out.getvalue()
 
 
 def _opened(jpeg: bytes) -> "JpegImageFile":

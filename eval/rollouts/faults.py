@@ -6,6 +6,7 @@
     black[:CAMERA]          black      all zeros
     dropped:P[:CAMERA]      dropped    each frame is lost with chance P, and the last one shown
     delayed:N[:CAMERA]      delayed    the frame of N control steps ago, or the first one
+    jpeg:Q[:CAMERA]         jpeg       as it comes over the wire with `jpeg_quality=Q`, 1 to 100
     proprio-noise:SD        noise      normal, added to each element in its raw units (m, rad, 1):
                                        how far an element spreads is not known here
 
@@ -20,21 +21,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from loopdit.datasets.spec import IMAGE_PREFIX, PROPRIO, Observation, PolicySpec
+from loopdit.deploy.jpeg_frames import JPEG, as_received, require_available
 from loopdit.errors import ConfigError
 
 NONE, MISSING = "none", "missing"
 FORMS = (
     "none, frozen[:CAMERA], missing:CAMERA, black[:CAMERA], dropped:P[:CAMERA], "
-    "delayed:N[:CAMERA], proprio-noise:SD, or several joined by +"
+    "delayed:N[:CAMERA], jpeg:Q[:CAMERA], proprio-noise:SD, or several joined by +"
 )
 # Sets these draws apart from the environment's, which come from the seed itself.
 _STREAM = 4
-_WITH_AMOUNT = ("dropped", "delayed", "proprio-noise")
+_WITH_AMOUNT = ("dropped", "delayed", JPEG, "proprio-noise")
+_WHOLE = ("delayed", JPEG)
+_LIMITS = {"dropped": (0.0, 1.0), JPEG: (1.0, 100.0)}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. camera: "" for every camera. amount: P, N or SD, 0 for a kind that has none."""
+    """One fault. camera: "" for every camera. amount: P, N, Q or SD, 0 for a kind that has none."""
 
     kind: str
     amount: float = 0.0
@@ -49,7 +53,10 @@ def parse_faults(text: str) -> tuple[Fault, ...]:
 
 
 def require_cameras(faults: Sequence[Fault], spec: PolicySpec) -> None:
-    """Raise ConfigError unless the cameras of `spec` are there for every fault."""
+    """Raise ConfigError unless the cameras of `spec` are there for every fault, and what reads and
+    writes JPEGs where one asks for it."""
+    if any(fault.kind == JPEG for fault in faults):
+        require_available()
     known = [camera.name.removeprefix(IMAGE_PREFIX) for camera in spec.cameras]
     for fault in faults:
         if fault.kind == "proprio-noise":
@@ -144,6 +151,8 @@ class _CameraFault:
     def _shown(self, frame: np.ndarray, step: int) -> np.ndarray:
         if self._fault.kind == "black":
             return np.zeros_like(frame)
+        if self._fault.kind == JPEG:
+            return as_received(frame, int(self._fault.amount))
         if self._fault.kind == "delayed":
             self._keep(frame, int(self._fault.amount) + 1)
             return self._frames[0]
@@ -167,10 +176,10 @@ def _parse(part: str, text: str) -> Fault:
     amount = 0.0
     if kind in _WITH_AMOUNT:
         amount = _number(rest.pop(0)) if rest else math.nan
-    limits = {"dropped": 1.0}
-    whole = kind != "delayed" or amount == math.floor(amount if math.isfinite(amount) else 0.5)
+    low, high = _LIMITS.get(kind, (0.0, 1e6))
+    whole = kind not in _WHOLE or amount == math.floor(amount if math.isfinite(amount) else 0.5)
     kinds = ("frozen", "black", MISSING, *_WITH_AMOUNT)
-    known = kind in kinds and 0 <= amount <= limits.get(kind, 1e6)
+    known = kind in kinds and low <= amount <= high
     least, most = int(kind == MISSING), int(kind != "proprio-noise")  # cameras that are named
     if not (known and whole and least <= len(rest) <= most and all(rest)):
         raise ConfigError(f"fault={text}: {part!r} is unknown. Use: {FORMS}.")

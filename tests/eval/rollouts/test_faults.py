@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from loopdit.datasets.spec import Observation
+from loopdit.deploy.jpeg_frames import decoded, encoded
 from loopdit.envs.arm_env import arm_spec
 from loopdit.errors import ConfigError
 from loopdit.eval.rollouts.faults import (
@@ -90,6 +91,25 @@ def test_delayed_frames_are_as_many_steps_old_and_the_first_one_at_the_start():
     assert shown(observations, "wrist") == list(range(STEPS))
 
 
+def test_jpeg_frames_are_what_a_server_gets_of_them_at_that_quality():
+    rng = np.random.default_rng(0)
+    noisy = {
+        camera.name: rng.integers(0, 256, camera.shape, dtype=np.uint8) for camera in SPEC.cameras
+    }
+    raw = {**observation(0), **noisy}
+    for text, quality, names in (
+        ("jpeg:90", 90, ["images.front", "images.wrist"]),
+        ("jpeg:20:wrist", 20, ["images.wrist"]),
+    ):
+        found = EpisodeFaults(parse_faults(text), SPEC, 0, MAX_STEPS).apply(raw, 0)
+        sent, all_cameras = encoded(raw, SPEC, quality)
+        received = decoded(sent, all_cameras, SPEC)
+        for name, value in found.items():
+            expected = received[name] if name in names else raw[name]
+            np.testing.assert_array_equal(value, expected)
+            assert np.array_equal(value, raw[name]) == (name not in names)
+
+
 def test_proprio_noise_has_the_deviation_that_is_asked_for_in_raw_units():
     noise = np.stack([o["proprio"] - step for step, o in enumerate(seen("proprio-noise:0.02"))])
     assert noise.dtype == np.float32
@@ -143,7 +163,8 @@ def test_texts_say_what_they_say():
 @pytest.mark.parametrize(
     "text",
     ["blurred", "dropped", "dropped:2", "dropped:x", "delayed:1.5", "delayed:-1", "black:",
-     "frozen:front:wrist", "proprio-noise:0.1:front", "none+black", "", "delayed:nan"],
+     "frozen:front:wrist", "proprio-noise:0.1:front", "none+black", "", "delayed:nan",
+     "jpeg", "jpeg:0", "jpeg:101", "jpeg:90.5", "jpeg:high"],
 )  # fmt: skip
 def test_an_unknown_fault_is_refused_with_those_that_are_known(text: str):
     with pytest.raises(ConfigError, match=r"is unknown. Use: none, frozen\[:CAMERA\].*joined by"):
