@@ -24,6 +24,7 @@ from loopdit.deploy.robot.control.control_loop import ControlLoop
 from loopdit.deploy.robot.control.controller import Controller
 from loopdit.deploy.robot.control.inference import Inference
 from loopdit.deploy.robot.control.messages import Status
+from loopdit.deploy.robot.control.sockets import ControlSockets
 from loopdit.deploy.robot.executions import GUIDED, make_execution
 from loopdit.deploy.robot.safety.config import SafetyConfig, limits_for
 from loopdit.deploy.robot.safety.safety_filter import SafetyFilter
@@ -42,7 +43,7 @@ Beside: TypeAlias = Callable[[str, str, ClientKeys], contextlib.AbstractContextM
 
 def run_control(
     policy: ServedPolicy,
-    offer: Offer,
+    warm: Callable[[], Offer],
     address: str,
     access: Access,
     control: ControlConfig,
@@ -52,33 +53,56 @@ def run_control(
 ) -> None:
     """Control until SIGINT or SIGTERM, or until the simulated robot has played its episodes.
 
-    `policy` is warm. `access` says who may come, to any of the three addresses. `beside`: what
-    watches meanwhile, given the endpoints of commands and of actions, and what to show there.
-    Raises ConfigError for what cannot be controlled so, ServerError for an address that is taken
-    and for a simulated robot that failed.
+    `policy` may be cold: `warm` is called when everything is bound and checked that could fail, and
+    says what the policy offers. `access` says who may come, to any of the three addresses.
+    `beside`: what watches meanwhile, given the endpoints of commands and of actions, and what to
+    show there. Raises ConfigError for what cannot be controlled so, ServerError for an address that
+    is taken and for a simulated robot that failed.
     """
     clock = MonotonicClock()
-    period_s = 1 / control.rate_hz
+    spec = policy.spec
+    controller = make_controller(spec, control, safety)
     # What watches and the simulated robot are clients as others are, with keys of this run.
     own = new_keys() if access.keys is not None else None
     keys = access.keys.knowing(own) if access.keys is not None and own is not None else None
     shown: ClientKeys = (own, keys.public) if keys is not None else NO_KEYS
     trusted = keys is not None or access.open_to_network
-    loop = ControlLoop(
-        make_controller(offer, control, safety),
-        Inference(policy, offer, control.budget_s or offer.spec.control_period_s, clock),
-        offer,
-        period_s,
-        (
-            check_endpoint(address, trusted),
-            check_endpoint(control.actions, trusted),
-            check_endpoint(control.observations, trusted),
-        ),
-        keys,
-        control.instruction,
-        clock,
-        lambda status: say(status_line(status)),
+    addresses = (
+        check_endpoint(address, trusted),
+        check_endpoint(control.actions, trusted),
+        check_endpoint(control.observations, trusted),
     )
+    with contextlib.closing(ControlSockets(addresses, keys, spec)) as sockets:
+        commands, actions, observations = sockets.endpoints
+        with beside(commands, actions, shown) if beside else contextlib.nullcontext():
+            offer = warm()
+            loop = ControlLoop(
+                controller,
+                Inference(policy, offer, control.budget_s or spec.control_period_s, clock),
+                offer,
+                1 / control.rate_hz,
+                sockets,
+                control.instruction,
+                clock,
+                lambda status: say(status_line(status)),
+            )
+            asked = _stopped_by_signals(loop)
+            say(f"actions   {actions}, one each {1 / control.rate_hz:g} s")
+            say(f"observed  {observations}")
+            with _simulated_robot(control, actions, observations, shown, spec) as robot:
+                say(f"ready {commands}")
+                if robot is not None:
+                    threading.Thread(target=_stop_with, args=(robot, loop), daemon=True).start()
+                loop.run()
+                if robot is not None and robot.poll() and not asked.is_set():
+                    raise ServerError(
+                        f"the simulated robot, control.env={control.env}, failed with exit status "
+                        f"{robot.returncode}; it says why above."
+                    )
+
+
+def _stopped_by_signals(loop: ControlLoop) -> threading.Event:
+    """From here on SIGINT and SIGTERM stop the loop, and set what is returned."""
     asked = threading.Event()
 
     def stop(*_: object) -> None:
@@ -87,27 +111,12 @@ def run_control(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    commands, actions, observations = loop.endpoints
-    say(f"actions   {actions}, one each {period_s:g} s")
-    say(f"observed  {observations}")
-    with (
-        beside(commands, actions, shown) if beside else contextlib.nullcontext(),
-        _simulated_robot(control, actions, observations, shown, offer.spec) as robot,
-    ):
-        say(f"ready {commands}")
-        if robot is not None:
-            threading.Thread(target=_stop_with, args=(robot, loop), daemon=True).start()
-        loop.run()
-        if robot is not None and robot.poll() and not asked.is_set():
-            raise ServerError(
-                f"the simulated robot, control.env={control.env}, failed with exit status "
-                f"{robot.returncode}; it says why above."
-            )
+    return asked
 
 
-def make_controller(offer: Offer, control: ControlConfig, safety: SafetyConfig) -> Controller:
-    """What decides, for what is offered. Raises ConfigError for what cannot be controlled so."""
-    spec = offer.spec
+def make_controller(spec: PolicySpec, control: ControlConfig, safety: SafetyConfig) -> Controller:
+    """What decides, for a policy of this spec. Raises ConfigError for what cannot be controlled
+    so."""
     parts = control_parts(control.rate_hz, spec.control_period_s)
     if spec.history > 1 or (spec.committed is not None and parts > 1):
         raise ConfigError(

@@ -29,10 +29,10 @@ from loopdit.deploy.serving.description import description
 from loopdit.deploy.serving.making import (
     BundleOptions,
     load_policies,
+    load_policy,
     warm_policies,
-    warm_policy,
 )
-from loopdit.deploy.serving.offer import offer_of
+from loopdit.deploy.serving.offer import Offer, offer_of
 from loopdit.deploy.serving.reload import Reloader
 from loopdit.deploy.serving.replica import Replica
 from loopdit.deploy.serving.served_bundle import ServedBundle
@@ -118,14 +118,17 @@ def _control(config: ServeConfig, say: Callable[[str], None]) -> None:
     access = access_of(config.curve, config.open_to_network, config.messages_per_s)
     host = host_of(config.address) if config.open_to_network else LOOPBACK
     zeros = config.policy == ZEROS
-    policy = zeros_for(config.spec) if zeros else warm_policy(options)
-    offer = offer_of(policy, options.loops, options.steps)
+    policy = zeros_for(config.spec) if zeros else load_policy(options)
+
+    def warm() -> Offer:
+        warm_policies([policy], options)
+        return offer_of(policy, options.loops, options.steps)
 
     def beside(commands: str, actions: str, keys: ClientKeys) -> AbstractContextManager[None]:
         rate_hz, port = config.control.rate_hz, config.http_port
-        return watched_control(commands, actions, keys, offer.spec, rate_hz, host, say, port)
+        return watched_control(commands, actions, keys, policy.spec, rate_hz, host, say, port)
 
-    run_control(policy, offer, config.address, access, config.control, config.safety, say, beside)
+    run_control(policy, warm, config.address, access, config.control, config.safety, say, beside)
 
 
 def _load(config: ServeConfig, options: BundleOptions) -> Sequence[ServedPolicy]:

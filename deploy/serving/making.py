@@ -70,13 +70,6 @@ def load_policy(options: BundleOptions) -> ServedBundle:
     return ServedBundle(bundle, backend)
 
 
-def warm_policy(options: BundleOptions) -> ServedBundle:
-    """In this process, ready to be served."""
-    policy = load_policy(options)
-    _measure(options, policy)
-    return policy
-
-
 def _recipe(options: BundleOptions) -> Recipe:
     return Recipe(partial(load_policy, options), partial(_measure, options))
 

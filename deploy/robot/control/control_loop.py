@@ -5,11 +5,8 @@ tick. Another one computes chunks. Nothing in the ticking thread waits for anyth
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable
-
-import zmq
 
 from loopdit.deploy.clock import Clock
 from loopdit.deploy.messages import Estop, EstopAck, Message, Ping, Pong, Reset, ResetAck, WireError
@@ -23,20 +20,17 @@ from loopdit.deploy.robot.control.real_time import (
     raised_priority,
     thaw_garbage,
 )
-from loopdit.deploy.robot.control.sockets import Commands, Publisher, Subscriber
+from loopdit.deploy.robot.control.sockets import ControlSockets
 from loopdit.deploy.robot.control.statistics import Timings
-from loopdit.deploy.security.curve import Admission, CurveKeys
 from loopdit.deploy.serving.observation_check import check_observation
 from loopdit.deploy.serving.offer import Offer
 
 _LOG = logging.getLogger(__name__)
 _STATUS_PERIOD_S = 1.0
-_LINGER_MS = 100
-_ROOM = 8  # of tensors that are refused with their name rather than by their size
 
 
 class ControlLoop:
-    """Bound here; `run` ticks until `stop`. Raises ServerError where an address is taken."""
+    """`run` ticks until `stop`, over sockets that are somebody else's to close."""
 
     def __init__(
         self,
@@ -44,14 +38,11 @@ class ControlLoop:
         inference: Inference,
         offer: Offer,
         period_s: float,
-        addresses: tuple[str, str, str],
-        keys: CurveKeys | None,
+        sockets: ControlSockets,
         instruction: str,
         clock: Clock,
         on_status: Callable[[Status], None],
     ) -> None:
-        """`addresses` are those of commands, actions and observations; with `keys`, whoever comes
-        to any of them shows one that is known."""
         self._controller = controller
         self._inference = inference
         self._offer = offer
@@ -60,21 +51,9 @@ class ControlLoop:
         self._clock = clock
         self._on_status = on_status
         self._stopping = False
-        self._context = zmq.Context()
-        declared = sum(math.prod(t.shape) * 8 for t in offer.spec.observations)
-        self._admission = Admission(self._context, keys) if keys is not None else None
-        try:
-            self._commands = Commands(self._context, addresses[0], keys)
-            self._publisher = Publisher(self._context, addresses[1], keys)
-            self._subscriber = Subscriber(self._context, addresses[2], keys, _ROOM * declared)
-        except BaseException:
-            self._close(linger_ms=0)
-            raise
-        self.endpoints = (
-            self._commands.endpoint,
-            self._publisher.endpoint,
-            self._subscriber.endpoint,
-        )
+        self._commands = sockets.commands
+        self._publisher = sockets.publisher
+        self._subscriber = sockets.subscriber
         self._late, self._chunk_time = Timings(), Timings()
         self._ticks = self._missed = self._seq = self._chunks = self._statuses = 0
         self._ran = offer.planner.rungs[0]
@@ -103,12 +82,6 @@ class ControlLoop:
         finally:
             thaw_garbage()
             self._inference.stop()
-            self._close(_LINGER_MS)
-
-    def _close(self, linger_ms: int) -> None:
-        if self._admission is not None:
-            self._admission.stop()
-        self._context.destroy(linger=linger_ms)
 
     def _tick(self, tick: Tick) -> None:
         self._ticks += 1 + tick.missed

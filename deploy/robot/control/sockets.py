@@ -3,15 +3,17 @@
 The server binds all three; a robot connects to them, and shows its key where the server has `keys`.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import zmq
 
+from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.messages import Error, ErrorCode, Message, WireError
 from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode, encode
 from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Observed, Status
-from loopdit.deploy.security.curve import CurveKeys
+from loopdit.deploy.security.curve import Admission, CurveKeys
 from loopdit.errors import ServerError
 
 # A subscriber that does not read loses what it cannot keep; the newest second is enough for one
@@ -20,8 +22,45 @@ _KEPT_ACTIONS = 64
 # Only the newest observation is looked at.
 _KEPT_OBSERVATIONS = 4
 _LINGER_MS = 200
+_CLOSING_MS = 100
+_ROOM = 8  # of tensors that are refused with their name rather than by their size
 _KEPT_COMMANDS = 64
 _COMMANDS_A_TICK = 8
+
+
+class ControlSockets:
+    """The three of them, bound, and who may come to them. `endpoints` are those of commands,
+    actions and observations."""
+
+    def __init__(
+        self, addresses: tuple[str, str, str], keys: CurveKeys | None, spec: PolicySpec
+    ) -> None:
+        """At `addresses`, in the order of `endpoints`; with `keys`, whoever comes to any of them
+        shows one that is known. `spec` says how large an observation can be.
+
+        Raises ServerError where an address is taken.
+        """
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        declared = sum(math.prod(t.shape) * 8 for t in spec.observations)
+        self._admission = Admission(self._context, keys) if keys is not None else None
+        try:
+            self.commands = Commands(self._context, addresses[0], keys)
+            self.publisher = Publisher(self._context, addresses[1], keys)
+            self.subscriber = Subscriber(self._context, addresses[2], keys, _ROOM * declared)
+        except BaseException:
+            self.close(linger_ms=0)
+            raise
+        self.endpoints = (
+            self.commands.endpoint,
+            self.publisher.endpoint,
+            self.subscriber.endpoint,
+        )
+
+    def close(self, linger_ms: int = _CLOSING_MS) -> None:
+        """End them, after so long at most for what is still to be sent. Again: nothing."""
+        if self._admission is not None:
+            self._admission.stop()
+        self._context.destroy(linger=linger_ms)
 
 
 class Publisher:

@@ -19,7 +19,12 @@ from loopdit.deploy.robot.control.config import ControlConfig, control_parts
 from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Status
 from loopdit.deploy.robot.control.panel import operator
 from loopdit.deploy.robot.control.robot_link import RobotLink
-from loopdit.errors import ConfigError
+from loopdit.deploy.robot.control_mode import run_control
+from loopdit.deploy.robot.safety.config import SafetyConfig
+from loopdit.deploy.security.access import Access
+from loopdit.deploy.serving.offer import Offer
+from loopdit.deploy.serving.zeros_policy import zeros_for
+from loopdit.errors import ConfigError, ServerError
 
 ANY_PORT = "tcp://127.0.0.1:0"
 
@@ -192,6 +197,30 @@ def test_a_taken_address_is_refused_in_one_line(world: World):
         status, errors = server.end()
     assert status == 1
     assert f"cannot listen at {world.actions}: Address already in use" in errors
+
+
+def test_what_can_fail_has_failed_before_anything_is_warmed_up():
+    policy = zeros_for("")
+    warmed: list[str] = []
+
+    def warm() -> Offer:
+        warmed.append("warmed")
+        raise AssertionError
+
+    def run(execution: str = "tracked") -> None:
+        control = ControlConfig(actions=ANY_PORT, observations=ANY_PORT, execution=execution)
+        access = Access()
+        run_control(policy, warm, taken, access, control, SafetyConfig(), warmed.append)
+
+    with zmq.Context() as context, closing(context.socket(zmq.ROUTER)) as other:
+        taken = f"tcp://127.0.0.1:{other.bind_to_random_port('tcp://127.0.0.1')}"
+        with pytest.raises(ServerError, match="Address already in use"):
+            run()
+        with pytest.raises(ConfigError, match="needs gradients"):
+            run(execution="guided-full")
+    with pytest.raises(AssertionError):  # the port is free again
+        run()
+    assert warmed == ["warmed"]
 
 
 def test_a_rate_that_is_no_multiple_of_the_policys_is_refused_with_one_that_is():
