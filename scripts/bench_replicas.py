@@ -29,7 +29,7 @@ from loopdit.machine import describe_machine, machine_and_versions
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("replicas.json"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/replicas.json"))
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--seconds", type=float, default=4.0)
@@ -49,6 +49,7 @@ def main() -> None:
                 seconds[pair] = seconds.get(pair, 0.0) + took_s
     rows = [_row(pair, waits[pair], seconds[pair]) for pair in sorted(waits)]
     facts = machine_and_versions()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps({"rows": rows, "served": given.options, **facts}) + "\n")
     _print(rows, describe_machine(facts))
 

@@ -167,6 +167,8 @@ def test_an_unknown_option_is_refused_with_the_names_of_all(call: Call):
         ("model.width=7", "model.width=7 is odd"),
         ("+episodes=2", "'+episodes'"),
         ("--verbose", "--help, --multirun"),
+        ("--episodes", "no dashes: episodes=..."),
+        ("--episodes=2", "no dashes: episodes=2"),
         ("episodes", "name=value"),
         ("hydra/launcher=moon", "hydra/launcher/moon"),
     ],

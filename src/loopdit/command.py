@@ -156,7 +156,11 @@ def _check_names(overrides: Sequence[str], options: Sequence[Option], recipes: l
         if key.lstrip("+~").startswith(("hydra.", "hydra/")):
             continue
         if argument.startswith("-"):
-            raise ConfigError(f"unknown flag {argument!r}. The flags are: --help, --multirun (-m).")
+            meant = key.lstrip("-").replace("-", "_")
+            hint = f" Options have no dashes: {meant}={value or '...'}" if meant in names else ""
+            raise ConfigError(
+                f"unknown flag {argument!r}. The flags are: --help, --multirun (-m).{hint}"
+            )
         if not equals:
             raise ConfigError(f"{argument!r} is not written name=value. {listed}")
         if key not in names and key not in groups:
