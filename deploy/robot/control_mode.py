@@ -118,12 +118,10 @@ def make_controller(spec: PolicySpec, control: ControlConfig, safety: SafetyConf
     """What decides, for a policy of this spec. Raises ConfigError for what cannot be controlled
     so."""
     parts = control_parts(control.rate_hz, spec.control_period_s)
-    if spec.history > 1 or (spec.committed is not None and parts > 1):
+    if spec.committed is not None and parts > 1:
         raise ConfigError(
-            f"mode=control gives a policy the latest observation, and tells it of actions in "
-            f"flight at its own rate alone; this one has a history of {spec.history} and is told "
-            f"of {spec.max_committed}. Use control.rate_hz={1 / spec.control_period_s:g}, or "
-            f"mode=reply, where the client keeps both."
+            f"mode=control tells a policy of the actions in flight at its own rate alone. Use "
+            f"control.rate_hz={1 / spec.control_period_s:g}, or mode=reply, where the client does."
         )
     if control.execution in GUIDED and GUIDED[control.execution] != "identity":
         raise ConfigError(

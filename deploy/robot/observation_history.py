@@ -11,6 +11,7 @@ policy has learned from observations that are one control period apart. Numpy on
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,10 +41,13 @@ class ObservationHistory:
         """Each tensor (O, ...), oldest first. Raises ValueError before the first `add`."""
         if not self._kept:
             raise ValueError("there is nothing observed yet: add an observation first.")
-        latest = self._kept[-1]
-        if self._steps == 1:
-            return latest
-        rows = [self._kept[0]] * (self._steps - len(self._kept)) + [*self._kept]
-        # A camera that was missing in one of them is missing in all: a policy masks it as a whole.
-        there = [name for name in latest if all(name in row for row in rows)]
-        return {name: np.stack([row[name] for row in rows]) for name in there}
+        return stacked([self._kept[0]] * (self._steps - len(self._kept)) + [*self._kept])
+
+
+def stacked(rows: Sequence[Observation]) -> Observation:
+    """Observations, oldest first, as one: each tensor (O, ...). A single one is as it was given."""
+    if len(rows) == 1:
+        return rows[0]
+    # A camera that was missing in one of them is missing in all: a policy masks it as a whole.
+    there = [name for name in rows[-1] if all(name in row for row in rows)]
+    return {name: np.stack([row[name] for row in rows]) for name in there}

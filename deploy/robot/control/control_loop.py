@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from loopdit.deploy.clock import Clock
 from loopdit.deploy.messages import Estop, EstopAck, Message, Ping, Pong, Reset, ResetAck, WireError
-from loopdit.deploy.robot.control.controller import Acted, Controller, Seen
+from loopdit.deploy.robot.control.controller import Acted, Controller
 from loopdit.deploy.robot.control.inference import Inference
 from loopdit.deploy.robot.control.messages import Action, Status
 from loopdit.deploy.robot.control.pacer import Pacer, Tick
@@ -20,6 +20,7 @@ from loopdit.deploy.robot.control.real_time import (
     raised_priority,
     thaw_garbage,
 )
+from loopdit.deploy.robot.control.seen_history import Seen
 from loopdit.deploy.robot.control.sockets import ControlSockets
 from loopdit.deploy.robot.control.statistics import Timings
 from loopdit.deploy.serving.observation_check import check_observation
@@ -46,6 +47,8 @@ class ControlLoop:
         self._controller = controller
         self._inference = inference
         self._offer = offer
+        # What a robot observes; the rest of what the policy is given is kept here.
+        self._observed = offer.spec.without_committed().without_history()
         self._period_s = period_s
         self._instruction = instruction
         self._clock = clock
@@ -108,7 +111,7 @@ class ControlLoop:
         if came is not None:
             observed, tensors = came
             try:
-                check_observation(self._offer.spec, tensors)
+                check_observation(self._observed, tensors)
             except WireError as fault:
                 self._subscriber.refuse(str(fault))
             else:

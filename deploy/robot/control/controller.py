@@ -12,6 +12,7 @@ Shapes: H action horizon, A action dim.
 
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from loopdit.deploy.robot.chunk_execution import ChunkExecution
 from loopdit.deploy.robot.commanded_pose import Shifts, divided, merged
 from loopdit.deploy.robot.committed import from_observation, with_committed
 from loopdit.deploy.robot.control.messages import HOLD, POLICY
+from loopdit.deploy.robot.control.seen_history import Seen, SeenHistory
 from loopdit.deploy.robot.guide import GUIDE
+from loopdit.deploy.robot.observation_history import stacked
 from loopdit.deploy.robot.safety.safety_filter import SafetyFilter, commanded_position
 
 # Control steps that an observation may be old.
@@ -28,26 +31,23 @@ _REMEMBERED = 512
 
 
 @dataclass(frozen=True)
-class Seen:
-    """An observation, and the control step that it belongs to: how many actions had been carried
-    out when it was made."""
-
-    observation: Observation
-    step: int
-    instruction: str = ""
-    episode: int = 0
-
-
-@dataclass(frozen=True)
 class ChunkRequest:
-    """What a policy is to be asked, for the observation of `step`; `told` are the actions in flight
-    (n, A). `epoch` grows with each reset: what was asked before is void."""
+    """What a policy is to be asked, for the observation of `step`, the last of `seen`; `told` are
+    the actions in flight (n, A), `beside` what else is given. `epoch` grows with each reset: what
+    was asked before is void."""
 
-    observation: Observation
+    seen: tuple[Observation, ...]
+    beside: Observation
     instruction: str
     step: int
     epoch: int
     told: np.ndarray
+
+    @cached_property
+    def observation(self) -> Observation:
+        """What the policy is given. Made when it is first asked for, in whose thread that is: to
+        stack the frames of a history takes milliseconds, which the control loop does not have."""
+        return {**stacked(self.seen), **self.beside}
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,22 @@ class Acted:
 class Controller:
     """See the module. `parts`: control steps in a control period of the policy.
 
-    Raises ValueError for a policy that is given more than this tells it: a history, or the actions
-    in flight where its control period is not the robot's.
+    Raises ValueError for a policy that is told the actions in flight where its control period is
+    not the robot's.
     """
 
     def __init__(
         self, execution: ChunkExecution, safety: SafetyFilter, spec: PolicySpec, parts: int
     ) -> None:
-        if spec.history > 1 or (spec.committed is not None and parts > 1):
-            raise ValueError("this policy is given more than a controller tells it.")
+        if spec.committed is not None and parts > 1:
+            raise ValueError("what is in flight can be told at the policy's own rate alone.")
         self._execution = execution
         self.safety = safety
         self._spec = spec
         self._parts = parts
         self._shifts = Shifts(spec.action.labels)
         self._seen: Seen | None = None
+        self._history = SeenHistory(spec.history, parts)
         self._done: deque[np.ndarray] = deque(maxlen=_REMEMBERED)  # what was executed
         self._asked_step = -1  # of the newest observation that was sent
         self._under_way = False
@@ -96,6 +97,7 @@ class Controller:
             self.safety.begin()
             self._begin(seen.step - 1)
         self._seen = seen
+        self._history.add(seen)
         position = commanded_position(seen.observation, self._spec)
         if position is not None:
             since = self._since(seen.step)
@@ -112,13 +114,14 @@ class Controller:
         if self._spec.committed is not None and seen.step != self.step:
             return None  # what it is told is in flight begins at what it sees
         told = self._execution.committed(self.step)
-        observation = with_committed(seen.observation, told, self._spec)
+        beside = with_committed({}, told, self._spec)
         guide = self._execution.guide(self.step)
         if len(guide):
-            observation = {**observation, GUIDE: self._guide_from(seen.step, guide)}
+            beside = {**beside, GUIDE: self._guide_from(seen.step, guide)}
         self._execution.requested(self.step)
         self._under_way, self._asked_step = True, seen.step
-        return ChunkRequest(observation, seen.instruction, seen.step, self.epoch, told)
+        rows = self._history.rows()
+        return ChunkRequest(rows, beside, seen.instruction, seen.step, self.epoch, told)
 
     def answer(self, request: ChunkRequest, actions: np.ndarray | None) -> None:
         """The chunk (H, A) that came for a request; None where there will be none. Nothing that
@@ -148,9 +151,12 @@ class Controller:
         """Somebody has looked after a stop: plan anew from what is seen from now on."""
         self.safety.reset()
         self._begin(self.step - 1)
+        if self._seen is not None:
+            self._history.add(self._seen)
 
     def _begin(self, asked_step: int) -> None:
         self._execution.reset()
+        self._history.reset()
         self._under_way = False
         self.epoch += 1
         self._asked_step = asked_step

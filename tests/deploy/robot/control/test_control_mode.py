@@ -1,11 +1,13 @@
 """`policy-serve mode=control` as a user runs it: real processes, a robot beside them, real time."""
 
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,6 +189,24 @@ def test_a_server_that_was_paused_for_two_seconds_latches_both_watchdogs_until_a
     with closing(operator(world.commands)) as panel:
         panel.reset()
     world.until("policy")
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("more", ["history", "committed"])
+def test_a_robot_sends_what_it_observes_and_what_a_policy_is_given_besides_is_kept_here(
+    more: str, tmp_path: Path
+):
+    single = Bundle.open(default_bundle()).spec
+    spec = single.with_history(3) if more == "history" else single.with_committed(4)
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
+    with serving(
+        *("mode=control", "policy=zeros", f"spec={tmp_path / 'spec.json'}", f"address={ANY_PORT}"),
+        *(f"control.actions={ANY_PORT}", f"control.observations={ANY_PORT}"),
+        *(("control.rate_hz=10", "control.execution=informed") if more == "committed" else ()),
+    ) as server:
+        world = World(server)
+        with closing(world.link):
+            world.until("policy")
 
 
 @pytest.mark.system

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from loopdit.datasets.spec import COMMITTED, PolicySpec
 from loopdit.datasets.tensor_spec import TensorSpec
-from loopdit.deploy.robot.control.controller import Acted, ChunkRequest, Controller, Seen
+from loopdit.deploy.robot.control.controller import Acted, ChunkRequest, Controller
+from loopdit.deploy.robot.control.seen_history import Seen, SeenHistory
 from loopdit.deploy.robot.executions import make_execution
 from loopdit.deploy.robot.guide import GUIDE
 from loopdit.deploy.robot.safety.config import SafetyConfig, limits_for
@@ -36,7 +37,7 @@ def seen(at: float, step: int, episode: int = 0) -> Seen:
 
 def chunk(request: ChunkRequest) -> np.ndarray:
     """(H, 1): from where it was seen to the goal, half of the limit a step."""
-    at = float(request.observation["proprio"][0])
+    at = float(request.seen[-1]["proprio"][0])
     path = np.minimum(at + 0.5 * LIMIT_M * np.arange(HORIZON + 1), GOAL_M)
     return np.diff(path).astype(np.float32)[:, None]
 
@@ -187,7 +188,57 @@ def test_a_policy_is_told_what_is_in_flight_when_it_sees_the_present():
 
 
 def test_a_policy_with_more_than_it_can_be_told_is_refused():
-    with pytest.raises(ValueError, match="given more"):
-        controller(spec=SPEC.with_history(2))
-    with pytest.raises(ValueError, match="given more"):
+    with pytest.raises(ValueError, match="own rate alone"):
         controller("informed", parts=2, spec=SPEC.with_committed(4))
+
+
+def places(request: ChunkRequest | None) -> list[float]:
+    assert request is not None
+    return request.observation["proprio"][:, 0].tolist()
+
+
+def test_a_policy_with_history_is_given_what_was_seen_a_period_of_its_own_apart():
+    robot = controller(parts=2, spec=SPEC.with_history(3))
+    robot.observe(seen(0.0, 0))
+    first = robot.request()
+    assert places(first) == [0, 0, 0]  # as in training, the first one is repeated
+    assert first is not None
+    robot.answer(first, np.full((HORIZON, 1), 0.02, np.float32))
+    for step in range(1, 14):
+        acted(robot)
+        robot.observe(seen(float(step), step))
+    assert places(robot.request()) == [9, 11, 13]
+
+
+def test_after_a_stop_and_in_another_episode_nothing_of_before_is_given():
+    for again in ("reset", "episode"):
+        robot = begun(spec=SPEC.with_history(2))
+        for step in range(1, 6):
+            acted(robot)
+            robot.observe(seen(float(step), step))
+        if again == "reset":
+            robot.reset()
+        else:
+            robot.observe(seen(5.0, 5, episode=1))
+        assert places(robot.request()) == [5, 5]
+
+
+@given(
+    count=st.integers(1, 4),
+    parts=st.integers(1, 3),
+    steps=st.lists(st.integers(0, 3), min_size=1, max_size=30),
+)
+def test_each_of_a_history_is_the_last_that_was_seen_by_then(
+    count: int, parts: int, steps: list[int]
+):
+    history, all_seen = SeenHistory(count, parts), list[tuple[int, float]]()
+    for number, step in enumerate(np.cumsum(steps).tolist()):
+        history.add(seen(float(number), step))
+        all_seen.append((step, float(number)))
+        found = [float(row["proprio"][0]) for row in history.rows()]
+        expected: list[float] = []
+        for back in reversed(range(count)):
+            by_then = [at for when, at in all_seen if when <= step - back * parts]
+            first = [at for when, at in all_seen if when == all_seen[0][0]][-1]
+            expected.append(by_then[-1] if by_then else first)
+        assert found == expected
