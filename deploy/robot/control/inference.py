@@ -14,6 +14,7 @@ from loopdit.deploy.serving.planner import Rung
 from loopdit.deploy.serving.served_policy import ServedPolicy
 
 _LOG = logging.getLogger(__name__)
+_ENDING_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class Inference:
         self._thread.start()
 
     def stop(self) -> None:
-        """What is asked from now on is not computed."""
+        """What is asked from now on is not computed; what is under way has a moment to end, because
+        libraries take it ill when their process ends within them."""
         self._asked.put(None)
+        self._thread.join(_ENDING_S)
 
     def ask(self, request: ChunkRequest) -> None:
         """At most one at a time."""
