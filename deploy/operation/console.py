@@ -88,13 +88,12 @@ class Console:
         return _json(200, {"pressed": ack.pressed, "reason": ack.reason})
 
     def _health(self) -> Answer:
-        if self._watch.warming:
-            return _json(503, {"status": "warming", "why": "the policy warms up"})
-        if not self._watch.running:
-            return _json(503, {"status": "not ready", "why": "it has stopped"})
         pong = self._pong()
         if pong is None:
-            return _json(503, {"status": "not ready", "why": "it does not answer a ping"})
+            if self._watch.warming:
+                return _json(503, {"status": "warming", "why": "the policy warms up"})
+            why = "it does not answer a ping" if self._watch.running else "it has stopped"
+            return _json(503, {"status": "not ready", "why": why})
         facts = {"model_id": pong.model_id, "busy_s": pong.busy_us / 1e6, "queued": pong.queued}
         if pong.busy_us > HUNG_S * 1e6:
             return _json(503, {"status": "hung", "why": "an inference does not end", **facts})

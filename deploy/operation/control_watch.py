@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -17,9 +18,11 @@ from prometheus_client.core import Metric
 from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.messages import WireError
 from loopdit.deploy.operation import metrics
+from loopdit.deploy.operation.control_recorder import ControlRecorder
 from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Status
+from loopdit.deploy.robot.control.sockets import ControlEndpoints
 from loopdit.deploy.robot.safety.safety_filter import EMERGENCY_STOP, WATCHDOG
-from loopdit.deploy.security.curve import NO_KEYS, ClientKeys, CurveKeys
+from loopdit.deploy.security.curve import CurveKeys
 
 _SHOWN_S = 4.0  # of actions
 _LOOK_MS = 100
@@ -31,12 +34,16 @@ _WHY = {
 
 
 class ControlWatch:
-    """A `Watch`, from here until `close`. `actions` is the endpoint where they are published,
-    `keys` what is shown there."""
+    """A `Watch`, from here until `close`, of the loop that publishes at `endpoints`."""
 
     def __init__(
-        self, actions: str, spec: PolicySpec, rate_hz: float, keys: ClientKeys = NO_KEYS
+        self,
+        endpoints: ControlEndpoints,
+        spec: PolicySpec,
+        rate_hz: float,
+        recorder: ControlRecorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._spec = spec
         self._rate_hz = rate_hz
         self._actions: deque[np.ndarray] = deque(maxlen=max(2, round(_SHOWN_S * rate_hz)))
@@ -44,19 +51,22 @@ class ControlWatch:
         self._status: Status | None = None
         self._closing = False
         self._thread = threading.Thread(
-            target=self._listen, args=(actions, *keys), name="control-watch", daemon=True
+            target=self._listen,
+            args=(endpoints.actions, *endpoints.keys),
+            name="control-watch",
+            daemon=True,
         )
         self._thread.start()
 
     @property
     def running(self) -> bool:
-        """The loop is begun before it is watched."""
+        """It ends with its process, and this with it."""
         return True
 
     @property
     def warming(self) -> bool:
-        """It is warm by then."""
-        return False
+        """Whether nothing has been heard of it yet."""
+        return self._status is None and self._heard_s < 0
 
     @property
     def stopped(self) -> bool:
@@ -64,8 +74,11 @@ class ControlWatch:
         return self._source == EMERGENCY_STOP
 
     def metrics(self) -> Sequence[Metric]:
-        """Of the last STATUS."""
-        return [] if self._status is None else metrics.controlled(self._status)
+        """Of the last STATUS, and what was recorded."""
+        found = [] if self._status is None else metrics.controlled(self._status)
+        if self._recorder is not None:
+            found += metrics.recording(self._recorder.recorded)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """What `live.js` shows, in plain JSON types."""
@@ -81,7 +94,7 @@ class ControlWatch:
         return {
             "stop": {"pressed": self.stopped, "reason": _WHY.get(self._source, "")},
             "errors": {},
-            "recorded": None,
+            "recorded": None if self._recorder is None else asdict(self._recorder.recorded),
             "control": None if status is None else msgspec.to_builtins(_named(status)),
             "cameras": [],
             "frames": 0,

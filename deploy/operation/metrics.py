@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from loopdit.deploy.messages import Pong
 from loopdit.deploy.operation.counts import BOUNDS_US, Counts
-from loopdit.deploy.operation.recorder import Recorded
+from loopdit.deploy.operation.recording import Recorded
 from loopdit.deploy.robot.control.messages import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

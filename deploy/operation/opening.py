@@ -6,10 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.clock import MonotonicClock
-from loopdit.deploy.operation.recorder import Recorded, Recorder
-from loopdit.deploy.security.curve import ClientKeys
+from loopdit.deploy.operation.control_recorder import ControlRecorder
+from loopdit.deploy.operation.recorder import Recorder
+from loopdit.deploy.operation.recording import Recorded
+from loopdit.deploy.robot.control.config import control_parts
+from loopdit.deploy.robot.control.observer import ControlObserver
+from loopdit.deploy.robot.control.sockets import ControlEndpoints
+from loopdit.deploy.serving.served_policy import ServedPolicy
 from loopdit.deploy.serving.server import PolicyServer
 from loopdit.deploy.wire.dealer_link import DealerLink
 from loopdit.deploy.wire.link import Link
@@ -63,27 +67,36 @@ def watched(
 
 @contextmanager
 def watched_control(
-    commands: str,
-    actions: str,
-    keys: ClientKeys,
-    spec: PolicySpec,
+    policy: ServedPolicy,
     rate_hz: float,
+    endpoints: ControlEndpoints,
     host: str,
     say: Callable[[str], None],
+    *,
     http_port: int = 0,
-) -> Generator[None]:
-    """The same for control mode, whose loop takes commands and publishes actions at these
-    endpoints from whoever shows such keys. Raises ConfigError, ServerError."""
-    if not http_port:
-        yield
-        return
-    require_packages(http_port)
-    from loopdit.deploy.operation.control_watch import ControlWatch
+    record: str = "",
+    record_mb: int = 0,
+) -> Generator[ControlObserver | None]:
+    """The same for control mode, whose loop takes commands and publishes actions at `endpoints`;
+    yields who is to be told what it does. Raises as `watched`."""
+    with ExitStack() as parts:
+        recorder: ControlRecorder | None = None
+        if record:
+            steps = control_parts(rate_hz, policy.spec.control_period_s)
+            recorder = ControlRecorder(
+                Path(record), policy.spec, policy.model_id, steps, record_mb * MIB
+            )
+            parts.callback(_told_at_the_end, recorder, record, say)
+            say(f"records   {record}")
+        if http_port:
+            require_packages(http_port)
+            from loopdit.deploy.operation.control_watch import ControlWatch
 
-    with closing(ControlWatch(actions, spec, rate_hz, keys)) as watch:
-        link = DealerLink(commands, *keys)
-        with _console(link, watch, host, http_port, say):
-            yield
+            watch = ControlWatch(endpoints, policy.spec, rate_hz, recorder)
+            parts.enter_context(closing(watch))
+            link = DealerLink(endpoints.commands, *endpoints.keys)
+            parts.enter_context(_console(link, watch, host, http_port, say))
+        yield recorder
 
 
 def require_packages(http_port: int) -> None:
@@ -118,12 +131,15 @@ def _complete(
     try:
         server.stop()
     finally:
-        say(_told(path, recorder.close()))
+        _told_at_the_end(recorder, path, say)
 
 
-def _told(path: str, recorded: Recorded) -> str:
+def _told_at_the_end(
+    recorder: Recorder | ControlRecorder, path: str, say: Callable[[str], None]
+) -> None:
+    recorded: Recorded = recorder.close()
     stopped = "" if recorded.going_on else "; it stopped early, see the log"
-    return (
+    say(
         f"recorded  {recorded.steps} steps in {recorded.episodes} episodes to {path}, "
         f"{recorded.dropped} steps dropped{stopped}"
     )

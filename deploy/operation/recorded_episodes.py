@@ -1,8 +1,7 @@
 """Steps of several sessions at once, as the episodes that they make: pure, and bounded by its user.
 
-A step is one observation that was answered, and its action the one that the chunk has for the
-moment of that observation: what a robot that asks at each control step carries out. The whole chunk
-is kept beside it. T steps, H actions in a chunk.
+A step is one observation and the action of that moment, with what is kept beside it. T steps, H
+actions in a chunk.
 """
 
 from collections.abc import Mapping
@@ -13,25 +12,21 @@ import numpy as np
 from loopdit.datasets.episode import Episode
 from loopdit.datasets.spec import Observation
 
-# Extras of a recorded episode, each with a row for each step.
-CHUNK, OBSERVED_NS, STEP, LOOPS, STEPS = "chunk", "observed_ns", "step", "loops", "steps"
+OBSERVED_NS = "observed_ns"  # an extra: when a step was observed, by its robot's clock
 
 
 @dataclass(frozen=True)
 class Step:
-    """An observation as stores have them, and what it was answered with."""
+    """An observation as stores have them, the action (A,) of its moment, and a row of each extra of
+    the episode: (H, A), or a number, int64. Steps of one episode have the same extras."""
 
     session: int
     epoch: int
     instruction: str
     model_id: str
     observation: Observation
-    action: np.ndarray  # (A,)
-    chunk: np.ndarray  # (H, A)
-    observed_ns: int
-    step: int
-    loops: int
-    steps: int
+    action: np.ndarray
+    extras: Mapping[str, np.ndarray | int]
 
 
 @dataclass(frozen=True)
@@ -90,11 +85,8 @@ class RecordedEpisodes:
             success=None,
             seed=None,
             extras={
-                CHUNK: np.stack([step.chunk for step in steps]),
-                OBSERVED_NS: np.array([step.observed_ns for step in steps], np.int64),
-                STEP: np.array([step.step for step in steps], np.int64),
-                LOOPS: np.array([step.loops for step in steps], np.int64),
-                STEPS: np.array([step.steps for step in steps], np.int64),
+                name: np.stack([np.asarray(step.extras[name]) for step in steps])
+                for name in steps[0].extras
             },
             metadata={
                 "model_id": one.model_id,

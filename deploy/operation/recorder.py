@@ -1,87 +1,42 @@
-"""Records what is served to an episode store, and never makes an answer wait.
+"""Records what is served to an episode store: an `Observer` of a server that answers robots.
 
-The server's I/O thread copies an observation and notes it; a thread of its own makes episodes and
-writes them. What is not yet on the disk takes as much memory as was said; what does not fit is
-dropped and counted. Where the store cannot be written any more, recording stops with one line in
-the log, and serving goes on.
+The server's I/O thread copies an observation and notes it; `recording` does the rest. A step's
+action is the one that the chunk has for the moment of its observation: what a robot that asks at
+each control step carries out. The whole chunk is kept beside it.
 """
 
-import logging
-import math
-import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
-from loopdit import __version__
-from loopdit.datasets.episode import Episode
 from loopdit.datasets.spec import COMMITTED, FROM_COMMITTED, PolicySpec
-from loopdit.datasets.store import EpisodeWriter
 from loopdit.deploy.messages import Chunk
 from loopdit.deploy.operation.live_view import newest, request_of
-from loopdit.deploy.operation.recorded_episodes import OBSERVED_NS, RecordedEpisodes, Step
+from loopdit.deploy.operation.recorded_episodes import OBSERVED_NS, Step
+from loopdit.deploy.operation.recording import Recorded, Recording
 from loopdit.deploy.robot.committed import unpacked
 from loopdit.deploy.serving.answers import Job
 from loopdit.deploy.serving.dispatcher import Reply
 from loopdit.deploy.serving.sessions import Request
-from loopdit.errors import LoopditError
 
-_LOG = logging.getLogger(__name__)
-_WRITE_PERIOD_S = 0.1
-_LAST_WRITES_S = 30.0
-# An episode is in memory a second time while it is put together to be written.
-_COPIES = 2
-_SPARSE = 1.5  # control periods between two observations
-_Noted: TypeAlias = Step | Mapping[int, int]
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What came of it so far: steps and episodes on the disk, steps that were dropped."""
-
-    going_on: bool
-    steps: int
-    episodes: int
-    dropped: int
+# Extras of a recorded episode, besides: a chunk (H, A) and numbers for each step.
+CHUNK, STEP, LOOPS, STEPS = "chunk", "step", "loops", "steps"
 
 
 class Recorder:
-    """An `Observer` that appends to the store at `path`, which it makes where there is none.
-
-    `memory_bytes`: the most that is held. Raises StoreError or SpecMismatch for a store that cannot
-    be gone on with. `close` writes what is under way.
-    """
+    """See `Recording`, for memory and errors."""
 
     def __init__(self, path: Path, spec: PolicySpec, horizon: int, memory_bytes: int) -> None:
         self._spec = spec
-        recorded = spec.recorded
-        if path.exists():
-            self._writer = EpisodeWriter.resume(path, recorded)
-        else:
-            made_by = {"made_by": f"policy-serve {__version__}"}
-            self._writer = EpisodeWriter.create(path, recorded, made_by)
-        self._names = [tensor.name for tensor in recorded.observations]
-        sizes = [math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in recorded.observations]
-        step_bytes = sum(sizes) + 4 * horizon * spec.action.shape[0]
-        self._most_steps = max(2, memory_bytes // (_COPIES * step_bytes))
-        self._noted: deque[_Noted] = deque()
-        self._noted_steps = self._freed_steps = 0  # each grows, in one thread alone
-        self._epochs: dict[int, int] = {}
-        self._episodes = RecordedEpisodes()
-        self._going_on, self._dropped, self._written = True, 0, 0
-        self._said_sparse = False
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
-        self._thread.start()
+        self._names = [tensor.name for tensor in spec.recorded.observations]
+        chunk_bytes = 4 * horizon * spec.action.shape[0]
+        self._recording = Recording(path, spec, chunk_bytes, memory_bytes)
 
     @property
     def recorded(self) -> Recorded:
         """What came of it so far; from any thread."""
-        return Recorded(self._going_on, self._freed_steps, self._written, self._dropped)
+        return self._recording.recorded
 
     def replying(self, replies: Sequence[Reply], job: Job | None) -> None:
         """Note the observations that are answered with chunks."""
@@ -93,44 +48,40 @@ class Recorder:
                 try:
                     self._note(request_of(reply, job), reply.message, actions)
                 except MemoryError:  # the answer matters more
-                    self._dropped += 1
+                    self._recording.drop()
 
     def turned(self, epochs: Mapping[int, int]) -> None:
         """Note which episodes are under way."""
-        if epochs != self._epochs:
-            self._epochs = dict(epochs)
-            self._noted.append(self._epochs)
+        self._recording.under_way(epochs)
 
     def close(self) -> Recorded:
         """Write what is under way, as complete."""
-        self._closing.set()
-        self._thread.join(_LAST_WRITES_S)
-        return self.recorded
+        return self._recording.close()
 
     def _note(self, request: Request, chunk: Chunk, actions: np.ndarray) -> None:
         observed = request.observation
         whole = all(name in observed for name in self._names)  # stores know no optional cameras
-        if not (self._going_on and whole and self._held < self._most_steps):
-            self._dropped += 1
+        if not (whole and self._recording.has_room):
+            self._recording.drop()
             return
-        self._noted.append(
-            Step(
-                session=request.session,
-                epoch=request.obs.epoch,
-                instruction=request.obs.instruction,
-                model_id=chunk.model_id,
-                observation={
-                    name: np.array(newest(observed[name], self._spec)) for name in self._names
-                },
-                action=self._action_at(request, actions),
-                chunk=np.array(actions),
-                observed_ns=chunk.observed_ns,
-                step=chunk.step,
-                loops=chunk.loops,
-                steps=chunk.steps,
-            )
+        step = Step(
+            session=request.session,
+            epoch=request.obs.epoch,
+            instruction=request.obs.instruction,
+            model_id=chunk.model_id,
+            observation={
+                name: np.array(newest(observed[name], self._spec)) for name in self._names
+            },
+            action=self._action_at(request, actions),
+            extras={
+                CHUNK: np.array(actions),
+                OBSERVED_NS: chunk.observed_ns,
+                STEP: chunk.step,
+                LOOPS: chunk.loops,
+                STEPS: chunk.steps,
+            },
         )
-        self._noted_steps += 1
+        self._recording.note(step)
 
     def _action_at(self, request: Request, actions: np.ndarray) -> np.ndarray:
         """The action (A,) of the observation's own step: the chunk's first, or where the chunk
@@ -140,53 +91,3 @@ class Recorder:
             if len(in_flight):
                 return np.array(in_flight[0])
         return np.array(actions[0])
-
-    def _write(self) -> None:
-        while True:
-            closing = self._closing.wait(_WRITE_PERIOD_S)
-            try:
-                while self._noted:
-                    self._take(self._noted.popleft())
-                if closing:
-                    self._append(self._episodes.ended({}))
-                    return
-            except (LoopditError, MemoryError, OSError) as error:
-                self._going_on = False
-                self._noted.clear()
-                self._episodes = RecordedEpisodes()
-                _LOG.error("recording has stopped; serving goes on: %s", error)
-                return
-
-    def _take(self, noted: _Noted) -> None:
-        if not isinstance(noted, Step):
-            self._append(self._episodes.ended(noted))
-            return
-        self._append(self._episodes.add(noted))
-        if self._held > self._most_steps / 2:
-            # The other half is for what comes while this is written.
-            longest = self._episodes.longest()
-            self._append([] if longest is None else [longest])
-
-    def _append(self, episodes: Sequence[Episode]) -> None:
-        for episode in episodes:
-            self._writer.append(episode)
-            self._written += 1
-            self._freed_steps += len(episode.actions)
-            self._warn_where_sparse(episode)
-
-    @property
-    def _held(self) -> int:
-        """Steps in memory."""
-        return self._noted_steps - self._freed_steps
-
-    def _warn_where_sparse(self, episode: Episode) -> None:
-        gaps_s = np.diff(episode.extras[OBSERVED_NS]) / 1e9
-        periods = float(np.median(gaps_s)) / self._spec.control_period_s if len(gaps_s) else 1.0
-        if periods >= _SPARSE and not self._said_sparse:
-            self._said_sparse = True
-            _LOG.warning(
-                "recorded observations lie %.1f control periods apart by their robot's clock, and "
-                "so do the actions that a policy is trained to from them: let it ask at each "
-                "control step where that matters",
-                periods,
-            )

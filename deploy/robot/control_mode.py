@@ -24,7 +24,8 @@ from loopdit.deploy.robot.control.control_loop import ControlLoop
 from loopdit.deploy.robot.control.controller import Controller
 from loopdit.deploy.robot.control.inference import Inference
 from loopdit.deploy.robot.control.messages import Status
-from loopdit.deploy.robot.control.sockets import ControlSockets
+from loopdit.deploy.robot.control.observer import ControlObserver
+from loopdit.deploy.robot.control.sockets import ControlEndpoints, ControlSockets
 from loopdit.deploy.robot.executions import GUIDED, make_execution
 from loopdit.deploy.robot.safety.config import SafetyConfig, limits_for
 from loopdit.deploy.robot.safety.safety_filter import SafetyFilter
@@ -38,7 +39,9 @@ from loopdit.errors import ConfigError, ServerError
 
 SIMULATED_ROBOT = "loopdit.eval.sim_robot"
 _ROBOT_STOP_S = 5.0
-Beside: TypeAlias = Callable[[str, str, ClientKeys], contextlib.AbstractContextManager[None]]
+Beside: TypeAlias = Callable[
+    [ControlEndpoints], contextlib.AbstractContextManager[ControlObserver | None]
+]
 
 
 def run_control(
@@ -55,9 +58,9 @@ def run_control(
 
     `policy` may be cold: `warm` is called when everything is bound and checked that could fail, and
     says what the policy offers. `access` says who may come, to any of the three addresses.
-    `beside`: what watches meanwhile, given the endpoints of commands and of actions, and what to
-    show there. Raises ConfigError for what cannot be controlled so, ServerError for an address that
-    is taken and for a simulated robot that failed.
+    `beside`: what watches meanwhile, and who is told what is seen and done. Raises ConfigError for
+    what cannot be controlled so, ServerError for an address that is taken and for a simulated robot
+    that failed.
     """
     clock = MonotonicClock()
     spec = policy.spec
@@ -67,14 +70,15 @@ def run_control(
     keys = access.keys.knowing(own) if access.keys is not None and own is not None else None
     shown: ClientKeys = (own, keys.public) if keys is not None else NO_KEYS
     trusted = keys is not None or access.open_to_network
-    addresses = (
+    addresses = ControlEndpoints(
         check_endpoint(address, trusted),
         check_endpoint(control.actions, trusted),
         check_endpoint(control.observations, trusted),
+        shown,
     )
     with contextlib.closing(ControlSockets(addresses, keys, spec)) as sockets:
-        commands, actions, observations = sockets.endpoints
-        with beside(commands, actions, shown) if beside else contextlib.nullcontext():
+        at = sockets.endpoints
+        with beside(at) if beside else contextlib.nullcontext() as observer:
             offer = warm()
             loop = ControlLoop(
                 controller,
@@ -86,11 +90,13 @@ def run_control(
                 clock,
                 lambda status: say(status_line(status)),
             )
+            if observer is not None:
+                loop.observe(observer)
             asked = _stopped_by_signals(loop)
-            say(f"actions   {actions}, one each {1 / control.rate_hz:g} s")
-            say(f"observed  {observations}")
-            with _simulated_robot(control, actions, observations, shown, spec) as robot:
-                say(f"ready {commands}")
+            say(f"actions   {at.actions}, one each {1 / control.rate_hz:g} s")
+            say(f"observed  {at.observations}")
+            with _simulated_robot(control, at, spec) as robot:
+                say(f"ready {at.commands}")
                 if robot is not None:
                     threading.Thread(target=_stop_with, args=(robot, loop), daemon=True).start()
                 loop.run()
@@ -150,7 +156,7 @@ def status_line(status: Status) -> str:
 
 @contextlib.contextmanager
 def _simulated_robot(
-    control: ControlConfig, actions: str, observations: str, shown: ClientKeys, spec: PolicySpec
+    control: ControlConfig, at: ControlEndpoints, spec: PolicySpec
 ) -> Generator["subprocess.Popen[bytes] | None"]:
     if not control.env:
         yield None
@@ -158,13 +164,13 @@ def _simulated_robot(
     options = {
         "env": control.env,
         "rate_hz": f"{control.rate_hz:g}",
-        "actions": actions,
-        "observations": observations,
+        "actions": at.actions,
+        "observations": at.observations,
         "episodes": str(control.episodes),
         **({"image_size": str(spec.cameras[0].shape[-2])} if spec.cameras else {}),
     }
     with tempfile.TemporaryDirectory(prefix="loopdit-keys-") as folder:
-        options |= _key_files(Path(folder), shown)
+        options |= _key_files(Path(folder), at.keys)
         command = [sys.executable, "-m", SIMULATED_ROBOT, *(f"{k}={v}" for k, v in options.items())]
         # Its standard input closes however this process ends, and then it ends as well.
         robot = subprocess.Popen([*command, "orphan=exit"], stdin=subprocess.PIPE)

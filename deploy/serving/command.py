@@ -20,9 +20,10 @@ from loopdit.deploy.doors.opening import LOOPBACK, open_doors
 from loopdit.deploy.operation import logs
 from loopdit.deploy.operation.opening import watched, watched_control
 from loopdit.deploy.operation.service_manager import READY, STOPPING, notify
+from loopdit.deploy.robot.control.observer import ControlObserver
+from loopdit.deploy.robot.control.sockets import ControlEndpoints
 from loopdit.deploy.robot.control_mode import run_control
 from loopdit.deploy.security.access import access_of
-from loopdit.deploy.security.curve import ClientKeys
 from loopdit.deploy.security.endpoints import host_of
 from loopdit.deploy.serving.config import BUNDLE, CONTROL, ZEROS, ServeConfig, bundle_options
 from loopdit.deploy.serving.description import description
@@ -124,9 +125,17 @@ def _control(config: ServeConfig, say: Callable[[str], None]) -> None:
         warm_policies([policy], options)
         return offer_of(policy, options.loops, options.steps)
 
-    def beside(commands: str, actions: str, keys: ClientKeys) -> AbstractContextManager[None]:
-        rate_hz, port = config.control.rate_hz, config.http_port
-        return watched_control(commands, actions, keys, policy.spec, rate_hz, host, say, port)
+    def beside(at: ControlEndpoints) -> AbstractContextManager[ControlObserver | None]:
+        return watched_control(
+            policy,
+            config.control.rate_hz,
+            at,
+            host,
+            say,
+            http_port=config.http_port,
+            record=config.record,
+            record_mb=config.record_mb,
+        )
 
     run_control(policy, warm, config.address, access, config.control, config.safety, say, beside)
 

@@ -98,7 +98,6 @@ class ServeConfig:
                     "replicas",
                     "launcher",
                     "batch",
-                    "record",
                     "openpi_port",
                     "groot_port",
                     "messages_per_s",

@@ -92,14 +92,15 @@ def test_threads_that_share_a_client_get_their_own_answers(echo: PolicyServer):
 def imported_by(modules: str) -> set[str]:
     """All modules that a fresh interpreter has after importing these."""
     code = f"import sys, {modules}; print(*sys.modules)"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True).stdout.split())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return set(done.stdout.split())
 
 
 @pytest.mark.system
 def test_importing_the_client_brings_no_package_but_the_three_it_stands_on():
     # Its time, under 150 ms, is of a quiet machine: docs/bench.md. What would cost it is a package.
     beyond = imported_by("loopdit.deploy.client") - imported_by("numpy, zmq, msgspec")
-    packages = {name.decode().partition(".")[0] for name in beyond}
+    packages = {name.partition(".")[0] for name in beyond}
     assert packages - set(sys.stdlib_module_names) == {"loopdit"}
     assert not packages & {"asyncio", "concurrent"}  # slow to import, and the client needs neither
 

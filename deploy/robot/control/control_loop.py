@@ -13,6 +13,7 @@ from loopdit.deploy.messages import Estop, EstopAck, Message, Ping, Pong, Reset,
 from loopdit.deploy.robot.control.controller import Acted, Controller
 from loopdit.deploy.robot.control.inference import Inference
 from loopdit.deploy.robot.control.messages import Action, Status
+from loopdit.deploy.robot.control.observer import ControlObserver
 from loopdit.deploy.robot.control.pacer import Pacer, Tick
 from loopdit.deploy.robot.control.real_time import (
     collect_young,
@@ -57,12 +58,17 @@ class ControlLoop:
         self._commands = sockets.commands
         self._publisher = sockets.publisher
         self._subscriber = sockets.subscriber
+        self._observers: list[ControlObserver] = []
         self._late, self._chunk_time = Timings(), Timings()
         self._ticks = self._missed = self._seq = self._chunks = self._statuses = 0
         self._ran = offer.planner.rungs[0]
         self._refused = 0
         self._started_s = 0.0
         self._status_s, self._status_ticks = 0.0, -1  # the first tick ends no period
+
+    def observe(self, observer: ControlObserver) -> None:
+        """Tell it what is seen and done; before `run`."""
+        self._observers.append(observer)
 
     def stop(self) -> None:
         """Make `run` return after the tick under way; from any thread or signal handler."""
@@ -99,6 +105,8 @@ class ControlLoop:
         acted = self._controller.act()
         if acted is not None:
             self._publish(acted, tick.due_s)
+            for observer in self._observers:
+                observer.acted(self._controller.step - 1, acted)
         self._late.add(self._clock.now - tick.due_s)
         if self._clock.now - self._status_s >= _STATUS_PERIOD_S:
             self._say_status()
@@ -123,6 +131,8 @@ class ControlLoop:
                     observed.episode,
                 )
                 self._controller.observe(seen)
+                for observer in self._observers:
+                    observer.seen(seen)
         if self._subscriber.refused != self._refused:
             if not self._refused:
                 _LOG.warning("an observation cannot be used: %s", self._subscriber.fault)

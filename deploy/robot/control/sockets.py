@@ -5,6 +5,7 @@ The server binds all three; a robot connects to them, and shows its key where th
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import zmq
@@ -13,7 +14,7 @@ from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.messages import Error, ErrorCode, Message, WireError
 from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode, encode
 from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Observed, Status
-from loopdit.deploy.security.curve import Admission, CurveKeys
+from loopdit.deploy.security.curve import NO_KEYS, Admission, ClientKeys, CurveKeys
 from loopdit.errors import ServerError
 
 # A subscriber that does not read loses what it cannot keep; the newest second is enough for one
@@ -28,15 +29,23 @@ _KEPT_COMMANDS = 64
 _COMMANDS_A_TICK = 8
 
 
-class ControlSockets:
-    """The three of them, bound, and who may come to them. `endpoints` are those of commands,
-    actions and observations."""
+@dataclass(frozen=True)
+class ControlEndpoints:
+    """Where commands are taken, actions published and observations taken, and what a client of this
+    machine shows there."""
 
-    def __init__(
-        self, addresses: tuple[str, str, str], keys: CurveKeys | None, spec: PolicySpec
-    ) -> None:
-        """At `addresses`, in the order of `endpoints`; with `keys`, whoever comes to any of them
-        shows one that is known. `spec` says how large an observation can be.
+    commands: str
+    actions: str
+    observations: str
+    keys: ClientKeys = NO_KEYS
+
+
+class ControlSockets:
+    """The three of them, bound, and who may come to them."""
+
+    def __init__(self, at: ControlEndpoints, keys: CurveKeys | None, spec: PolicySpec) -> None:
+        """With `keys`, whoever comes to any of them shows one that is known. `spec` says how large
+        an observation can be. `endpoints` are those of `at`, with the ports that were free for 0.
 
         Raises ServerError where an address is taken.
         """
@@ -44,16 +53,17 @@ class ControlSockets:
         declared = sum(math.prod(t.shape) * 8 for t in spec.observations)
         self._admission = Admission(self._context, keys) if keys is not None else None
         try:
-            self.commands = Commands(self._context, addresses[0], keys)
-            self.publisher = Publisher(self._context, addresses[1], keys)
-            self.subscriber = Subscriber(self._context, addresses[2], keys, _ROOM * declared)
+            self.commands = Commands(self._context, at.commands, keys)
+            self.publisher = Publisher(self._context, at.actions, keys)
+            self.subscriber = Subscriber(self._context, at.observations, keys, _ROOM * declared)
         except BaseException:
             self.close(linger_ms=0)
             raise
-        self.endpoints = (
-            self.commands.endpoint,
-            self.publisher.endpoint,
-            self.subscriber.endpoint,
+        self.endpoints = replace(
+            at,
+            commands=self.commands.endpoint,
+            actions=self.publisher.endpoint,
+            observations=self.subscriber.endpoint,
         )
 
     def close(self, linger_ms: int = _CLOSING_MS) -> None:

@@ -88,7 +88,7 @@ def test_a_server_says_each_line_as_json_and_tells_systemd_when_it_is_ready(
         ({"replica_gpus": 1}, "replica_gpus=1 does nothing without launcher=ray"),
         ({"launcher": "slurm"}, "launcher=slurm is unknown"),
         ({"launcher": "ray", "policy": "zeros"}, "launcher=ray does nothing"),
-        ({"mode": "control", "record": "a.zarr"}, "record=a.zarr does nothing without mode=reply"),
+        ({"mode": "control", "openpi_port": 1}, "openpi_port=1 does nothing without mode=reply"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, Any], said: str):

@@ -244,19 +244,7 @@ def test_every_step_is_in_one_episode_in_its_order_and_no_episode_mixes_two(
         given_steps += 1
         value = np.full(1, given_steps, np.float32)
         done += episodes.add(
-            Step(
-                session,
-                epochs[session],
-                "",
-                "m",
-                {"proprio": value},
-                value,
-                value[None],
-                0,
-                0,
-                1,
-                1,
-            )
+            Step(session, epochs[session], "", "m", {"proprio": value}, value, {"chunk": value})
         )
         longest = episodes.longest() if split else None
         done += [] if longest is None else [longest]
