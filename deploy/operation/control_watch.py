@@ -1,8 +1,10 @@
-"""What a console shows of control mode: what the loop publishes, heard as any robot hears it.
+"""What a console shows of control mode: what the loop publishes, heard as any robot hears it, and
+the cameras of what it was last told is seen.
 
-A thread of its own subscribes to ACTION and STATUS, so the loop does not know that it is watched.
+A thread of its own subscribes to ACTION and STATUS; of what is seen the loop leaves a reference.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -19,7 +21,10 @@ from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.messages import WireError
 from loopdit.deploy.operation import metrics
 from loopdit.deploy.operation.control_recorder import ControlRecorder
+from loopdit.deploy.operation.live_view import FRAMES_PERIOD_S, Frames
+from loopdit.deploy.robot.control.controller import Acted
 from loopdit.deploy.robot.control.messages import CONTROL_WIRE, Action, Status
+from loopdit.deploy.robot.control.seen_history import Seen
 from loopdit.deploy.robot.control.sockets import ControlEndpoints
 from loopdit.deploy.robot.safety.safety_filter import EMERGENCY_STOP, WATCHDOG
 from loopdit.deploy.security.curve import CurveKeys
@@ -49,6 +54,8 @@ class ControlWatch:
         self._actions: deque[np.ndarray] = deque(maxlen=max(2, round(_SHOWN_S * rate_hz)))
         self._source, self._heard_s = "", -1.0
         self._status: Status | None = None
+        self._seen: Seen | None = None
+        self._frames, self._shown_s = Frames(0, {}), -math.inf
         self._closing = False
         self._thread = threading.Thread(
             target=self._listen,
@@ -96,8 +103,8 @@ class ControlWatch:
             "errors": {},
             "recorded": None if self._recorder is None else asdict(self._recorder.recorded),
             "control": None if status is None else msgspec.to_builtins(_named(status)),
-            "cameras": [],
-            "frames": 0,
+            "cameras": [camera.name for camera in self._spec.cameras],
+            "frames": self._newest_frames().number,
             "actions": [
                 {"label": name, "unit": unit} for name, unit in zip(names, units, strict=True)
             ],
@@ -109,13 +116,29 @@ class ControlWatch:
         }
 
     def frame(self, camera: str) -> np.ndarray | None:
-        """None: frames go to the loop alone."""
-        return None
+        """The latest frame of a camera, where there is one."""
+        return self._frames.images.get(camera)
+
+    def seen(self, seen: Seen) -> None:
+        """See `ControlObserver`."""
+        self._seen = seen
+
+    def acted(self, step: int, acted: Acted) -> None:
+        """See `ControlObserver`; what is published is heard."""
 
     def close(self) -> None:
         """Listen no more."""
         self._closing = True
         self._thread.join()
+
+    def _newest_frames(self) -> Frames:
+        """As often as a page shows them."""
+        seen, now = self._seen, time.monotonic()
+        if seen is not None and now - self._shown_s >= FRAMES_PERIOD_S:
+            cameras = [c.name for c in self._spec.cameras if c.name in seen.observation]
+            images = {name: seen.observation[name] for name in cameras}
+            self._frames, self._shown_s = Frames(self._frames.number + 1, images), now
+        return self._frames
 
     def _listen(self, endpoint: str, own: CurveKeys | None, server_key: bytes) -> None:
         with zmq.Context() as context, context.socket(zmq.SUB) as heard:

@@ -1,6 +1,6 @@
 """Puts what watches a server beside it: the recorder, and the HTTP port with its counters."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,9 +76,10 @@ def watched_control(
     http_port: int = 0,
     record: str = "",
     record_mb: int = 0,
-) -> Generator[ControlObserver | None]:
+) -> Generator[Sequence[ControlObserver]]:
     """The same for control mode, whose loop takes commands and publishes actions at `endpoints`;
-    yields who is to be told what it does. Raises as `watched`."""
+    yields who is to be told what it sees and does. Raises as `watched`."""
+    told: list[ControlObserver] = []
     with ExitStack() as parts:
         recorder: ControlRecorder | None = None
         if record:
@@ -87,6 +88,7 @@ def watched_control(
                 Path(record), policy.spec, policy.model_id, steps, record_mb * MIB
             )
             parts.callback(_told_at_the_end, recorder, record, say)
+            told.append(recorder)
             say(f"records   {record}")
         if http_port:
             require_packages(http_port)
@@ -94,9 +96,10 @@ def watched_control(
 
             watch = ControlWatch(endpoints, policy.spec, rate_hz, recorder)
             parts.enter_context(closing(watch))
+            told.append(watch)
             link = DealerLink(endpoints.commands, *endpoints.keys)
             parts.enter_context(_console(link, watch, host, http_port, say))
-        yield recorder
+        yield told
 
 
 def require_packages(http_port: int) -> None:

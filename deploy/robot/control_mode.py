@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,7 +40,7 @@ from loopdit.errors import ConfigError, ServerError
 SIMULATED_ROBOT = "loopdit.eval.sim_robot"
 _ROBOT_STOP_S = 5.0
 Beside: TypeAlias = Callable[
-    [ControlEndpoints], contextlib.AbstractContextManager[ControlObserver | None]
+    [ControlEndpoints], contextlib.AbstractContextManager[Sequence[ControlObserver]]
 ]
 
 
@@ -78,7 +78,7 @@ def run_control(
     )
     with contextlib.closing(ControlSockets(addresses, keys, spec)) as sockets:
         at = sockets.endpoints
-        with beside(at) if beside else contextlib.nullcontext() as observer:
+        with beside(at) if beside else contextlib.nullcontext([]) as observers:
             offer = warm()
             loop = ControlLoop(
                 controller,
@@ -90,7 +90,7 @@ def run_control(
                 clock,
                 lambda status: say(status_line(status)),
             )
-            if observer is not None:
+            for observer in observers:
                 loop.observe(observer)
             asked = _stopped_by_signals(loop)
             say(f"actions   {at.actions}, one each {1 / control.rate_hz:g} s")

@@ -125,7 +125,7 @@ def _control(config: ServeConfig, say: Callable[[str], None]) -> None:
         warm_policies([policy], options)
         return offer_of(policy, options.loops, options.steps)
 
-    def beside(at: ControlEndpoints) -> AbstractContextManager[ControlObserver | None]:
+    def beside(at: ControlEndpoints) -> AbstractContextManager[Sequence[ControlObserver]]:
         return watched_control(
             policy,
             config.control.rate_hz,

@@ -176,7 +176,6 @@ function showReplies(state) {
   say("followed", state.silent_s === null ? `Session ${state.session} has ended.`
     : state.silent_s > 2 ? `Session ${state.session}, no chunk for ${Math.round(state.silent_s)} s.`
     : `Session ${state.session}`);
-  showCameras(state);
   drawLoops(chunks);
   drawTimes(totals);
   drawParts(chunks);
@@ -192,6 +191,7 @@ function show(state) {
   if (server) say("model", `policy ${server.model_id}, up ${Math.round(server.uptime_us / 1e6)} s`);
   at("seen").hidden = !state.cameras.length;
   at("made").hidden = !state.chunks.length;
+  showCameras(state);
   if (state.control) showControl(state.control, state);
   else showReplies(state);
   drawTraces(state);

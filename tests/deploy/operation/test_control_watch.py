@@ -1,11 +1,13 @@
 """`policy-serve mode=control` with an HTTP port, as a real process."""
 
+import io
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.deploy.operation.conftest import Watched, a_free_port
 from tests.deploy.serving.serving_process import serving
 
@@ -42,6 +44,13 @@ def test_control_mode_shows_what_it_sends_and_is_stopped_from_its_page():
         until(lambda: console.get("/healthz")[0] == 200)
         until(lambda: (state()["control"] or {}).get("rate_hz", 0) > 40 and state()["traces"])
         assert len(state()["traces"][0]["actions"][0]) == spec.action.shape[0]
+        until(lambda: state()["frames"])
+        for camera in spec.cameras:
+            status, png = console.get(f"/camera/{camera.name}")
+            assert status == 200
+            shown = np.asarray(Image.open(io.BytesIO(png)))
+            assert shown.shape == camera.shape
+            assert not shown.any()
 
         def pressed(on: str) -> None:
             headers = {TOKEN_HEADER: console.token}
