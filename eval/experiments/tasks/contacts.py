@@ -1,11 +1,12 @@
-"""Contact detection: does a probe touch any of eight discs in a square?
+"""Contact detection: does a probe touch any of three discs in a square?
 
 The probe is a disc too, and each is a token: its place, its radius, and sine and cosine of its
 place at wavelengths of 4, 2, 1 and a half, by which a product of two tokens can tell a short
 distance from a long one. The answer is 1 where the probe overlaps any of the others and -1 else.
 That takes attending to the nearest and to no others: attention that is nearly a choice.
 
-Places are in a square of side 2 about 0; radii are such that about 4 of 10 probes touch.
+Places are in a square of side 2 about 0; radii are such that about 4 of 10 probes touch. Among
+eight smaller discs no model of the experiments' sizes learned anything in 48,000 examples.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from loopdit.policy.canvas.layout import CanvasLayout, Region
 from loopdit.policy.canvas.modalities import ModalityConfig
 
 PROBE, DISCS, CONTACT = "probe", "discs", "contact"
-_OTHERS = 8
+_OTHERS = 3
 _WAVELENGTHS = np.array([4.0, 2.0, 1.0, 0.5])
 
 
@@ -59,7 +60,7 @@ class ContactsTask:
         """See CanvasTask. A disc's numbers: y, x, ten times its radius, then the waves."""
         rng = random_stream(seed, split, self.splits)
         place = rng.uniform(-1, 1, size=(count, 1 + _OTHERS, 2))
-        radius = rng.uniform(0.1, 0.2, size=(*place.shape[:2], 1))
+        radius = rng.uniform(0.16, 0.32, size=(*place.shape[:2], 1))
         angle = 2 * np.pi * place[..., None] / _WAVELENGTHS  # (B, n, 2, wavelengths)
         waves = np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
         seen = np.concatenate([place, 10 * radius, waves.reshape(*place.shape[:2], -1)], axis=-1)

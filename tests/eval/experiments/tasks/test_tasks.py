@@ -14,8 +14,8 @@ from loopdit.policy.canvas.config import CanvasModelConfig
 def test_a_canvas_follows_from_task_seed_and_split_alone(name: str):
     task = task_named(name)
     for split in task.splits:
-        first, again = task.canvases(4, 1, split), task.canvases(4, 1, split)
-        other = task.canvases(4, 2, split)
+        first, again = task.canvases(16, 1, split), task.canvases(16, 1, split)
+        other = task.canvases(16, 2, split)
         assert all(torch.equal(first[region], again[region]) for region in first)
         assert not torch.equal(first[task.main], other[task.main])
 
@@ -23,7 +23,7 @@ def test_a_canvas_follows_from_task_seed_and_split_alone(name: str):
 @pytest.mark.parametrize("name", TASKS)
 def test_training_and_held_out_canvases_of_a_seed_differ(name: str):
     task = task_named(name)
-    a, b = task.canvases(4, 1, TRAIN), task.canvases(4, 1, HELD_OUT)
+    a, b = task.canvases(16, 1, TRAIN), task.canvases(16, 1, HELD_OUT)
     assert not torch.equal(a[task.main], b[task.main])
 
 
