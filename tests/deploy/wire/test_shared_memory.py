@@ -108,6 +108,8 @@ def test_nothing_is_left_of_clients_that_were_killed(server: PolicyServer):
         "    'proprio': np.zeros(3, np.float32)})\n"
         "print(client.transport, flush=True); sys.stdin.read()\n"
     )
+    with PolicyClient(server.endpoint) as first:  # what a process opens once and keeps
+        first.infer(large(1))
     before = descriptors(os.getpid())
     names = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     client = subprocess.Popen(
