@@ -432,6 +432,10 @@ def test_what_is_in_compute_is_finished_when_the_server_stops():
                 message, tensors = client.receive()
                 answers[message.seq] = message, tensors
         client.send(Ping(seq=sent))  # answered until the end
+        while sent not in answers:
+            message, tensors = client.receive()
+            assert message.seq not in answers
+            answers[message.seq] = message, tensors
         policy.let_go.release()
         while 0 not in answers:  # the seq of its BYE
             message, tensors = client.receive()
