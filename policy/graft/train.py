@@ -39,7 +39,7 @@ from loopdit.policy.training.decoding import with_progress
 from loopdit.policy.training.logs import LogConfig, open_loggers, require_packages
 from loopdit.policy.training.loop import TrainingLoop
 from loopdit.policy.training.normalization import fit_normalizer
-from loopdit.policy.training.processes import end_process, joined_processes, local_part
+from loopdit.policy.training.processes import ended_at_once, joined_processes, local_part
 from loopdit.policy.training.resuming import refuse_to_overwrite, require_same_run, resume
 from loopdit.policy.training.run import (
     folder_of_its_own,
@@ -270,8 +270,8 @@ def _provenance(
 
 def main(arguments: Sequence[str]) -> None:
     """`policy-train graft` with what follows these words."""
-    run_subcommand(COMMAND, GraftTrainConfig, train_graft, arguments, places=())
-    end_process()
+    with ended_at_once():
+        run_subcommand(COMMAND, GraftTrainConfig, train_graft, arguments, places=())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ globals is taken back at the end, so that several trainings may follow each othe
 import os
 import shutil
 import sys
+import traceback
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs
+from torch import distributed
 
 from loopdit.errors import ConfigError
 from loopdit.machine import usable_cores
@@ -57,22 +59,44 @@ def joined_processes(
                 warnings.filterwarnings("ignore", message=said)
             yield accelerator
     finally:
+        if accelerator.num_processes > 1:
+            _kept.extend((accelerator, distributed.group.WORLD))
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage] - accelerate has no public way
         GradientState._reset_state()  # pyright: ignore[reportPrivateUsage] - as above
 
 
-def end_process() -> None:
-    """End this process successfully now, if it is one of several; call it last of all.
+# What may not be freed before the process has ended: see `ended_at_once`.
+_kept: list[object] = []
 
-    Gloo's threads outlive their group, and one that is still joinable when the interpreter comes
-    down aborts the process (1 of 26 runs on two CPUs): torchrun then ends the others, the one
-    that saves perhaps among them, and calls a training failed that was not.
+
+@contextmanager
+def ended_at_once() -> Generator[None]:
+    """Ends this process after the block, if it is one of several, with the status that the block
+    left with: what a launcher starts is to do nothing after it.
+
+    Gloo's threads do not bear a Python that is coming down, nor one that is busy. One that is still
+    joinable then aborts the process (1 of 26 runs on two CPUs): torchrun ends the others, the one
+    that saves perhaps among them, and calls a training failed that was not. And where the last
+    gradients' work is freed by such a thread, which takes the GIL, while the model that owns it is
+    freed by the main thread, which has it and waits for that thread, both wait for ever.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    status = 0
+    try:
+        yield
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def local_part() -> tuple[int, int]:

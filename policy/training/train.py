@@ -22,7 +22,7 @@ from loopdit.policy.training.data import TrainingData, open_data
 from loopdit.policy.training.logs import LogConfig, open_loggers, require_packages
 from loopdit.policy.training.loop import TrainingLoop
 from loopdit.policy.training.normalization import fit_normalizer
-from loopdit.policy.training.processes import end_process, joined_processes
+from loopdit.policy.training.processes import ended_at_once, joined_processes
 from loopdit.policy.training.resuming import (
     begun_from,
     refuse_to_overwrite,
@@ -178,8 +178,8 @@ def main() -> None:
 
         train_graft(sys.argv[2:])
         return
-    run_command(COMMAND, TrainConfig, train)
-    end_process()
+    with ended_at_once():
+        run_command(COMMAND, TrainConfig, train)
 
 
 if __name__ == "__main__":

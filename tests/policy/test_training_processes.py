@@ -136,3 +136,26 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path):
     small_store(tmp_path / "data")
     with pytest.raises(ConfigError, match="device=cuda, but PyTorch finds no CUDA device"):
         train(config(tmp_path, device="cuda"))
+
+
+@pytest.mark.system
+def test_what_ends_one_of_several_processes_frees_nothing_before(tmp_path: Path):
+    """Gloo's threads may wait for the GIL then, and whoever frees the model for them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import gc, sys, weakref, torch\n"
+        "from loopdit.policy.training.processes import ended_at_once, joined_processes\n"
+        "def trained():\n"
+        "    with joined_processes('cpu', 'fp32', False, 1) as accelerator:\n"
+        "        model = accelerator.prepare(torch.nn.Linear(2, 2))\n"
+        "        model(torch.zeros(1, 2)).sum().backward()\n"
+        "        return weakref.ref(model), weakref.ref(torch.distributed.group.WORLD)\n"
+        "with ended_at_once():\n"
+        "    kept = trained()\n"
+        "    gc.collect()\n"
+        "    print('kept', [one() is not None for one in kept])\n"
+        "    sys.exit(3)\n"
+    )
+    done = run([*TORCHRUN, str(script)])
+    assert done.stdout.count("kept [True, True]") == 2, done.stderr
+    assert "exitcode  : 3" in done.stderr
