@@ -157,5 +157,6 @@ def test_what_ends_one_of_several_processes_frees_nothing_before(tmp_path: Path)
         "    sys.exit(3)\n"
     )
     done = run([*TORCHRUN, str(script)])
-    assert done.stdout.count("kept [True, True]") == 2, done.stderr
+    # The one that ends first has torchrun end the other.
+    assert set(done.stdout.splitlines()) == {"kept [True, True]"}, done.stderr
     assert "exitcode  : 3" in done.stderr
