@@ -34,6 +34,7 @@ from loopdit.policy.graft.train_config import GraftTrainConfig
 from loopdit.policy.objectives.depth import DepthPlan, plan_depth
 from loopdit.policy.training import non_finite
 from loopdit.policy.training.optimization import Optimization
+from loopdit.policy.training.processes import joined_model
 from loopdit.policy.training.shares import share_of
 from loopdit.policy.training.steps import (
     NotFinite,
@@ -76,7 +77,7 @@ class GraftTrainer:
         if self.sharded:
             spread(self._losses, policy, accelerator)
         else:
-            self._losses = accelerator.prepare_model(self._losses)
+            self._losses = joined_model(accelerator, self._losses)
         self._optimization = Optimization(policy.trained(), config)
         self.average = Average(policy, config.precision == BF16, self._losses)
         self._generator = torch.Generator(accelerator.device)

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import distributed
+from torch import distributed, nn
 
 from loopdit.errors import ConfigError
 from loopdit.machine import usable_cores
@@ -60,7 +60,7 @@ def joined_processes(
             yield accelerator
     finally:
         if accelerator.num_processes > 1:
-            _kept.extend((accelerator, distributed.group.WORLD))
+            _kept.append(distributed.group.WORLD)
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage] - accelerate has no public way
         GradientState._reset_state()  # pyright: ignore[reportPrivateUsage] - as above
@@ -97,6 +97,14 @@ def ended_at_once() -> Generator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def joined_model(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+    """The model as all processes train it, with the mean of their gradients."""
+    wrapped: nn.Module = accelerator.prepare_model(model)
+    if accelerator.num_processes > 1:
+        _kept.append(wrapped)
+    return wrapped
 
 
 def local_part() -> tuple[int, int]:

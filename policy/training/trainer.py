@@ -25,6 +25,7 @@ from loopdit.policy.training.augmentation import augmented, draw_chances
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.in_flight import learned
 from loopdit.policy.training.optimization import Optimization
+from loopdit.policy.training.processes import joined_model
 from loopdit.policy.training.steps import (
     StepResult,
     average_decay,
@@ -63,8 +64,8 @@ class Trainer:
         self._optimization = Optimization(dict(self.policy.named_parameters()), config)
         self._values: list[Tensor] = list(self.policy.parameters())
         self._averaged: list[Tensor] = list(self.average.parameters())
-        self._losses = accelerator.prepare_model(
-            _Losses(self.policy, config.depth, config.proprio_noise)
+        self._losses = joined_model(
+            accelerator, _Losses(self.policy, config.depth, config.proprio_noise)
         )
         self._generator = torch.Generator(accelerator.device)
         self._reader = WindowReader(policy.config, instructions, accelerator.device)

@@ -144,10 +144,11 @@ def test_what_ends_one_of_several_processes_frees_nothing_before(tmp_path: Path)
     script = tmp_path / "script.py"
     script.write_text(
         "import gc, sys, weakref, torch\n"
-        "from loopdit.policy.training.processes import ended_at_once, joined_processes\n"
+        "from loopdit.policy.training.processes import ended_at_once, joined_model\n"
+        "from loopdit.policy.training.processes import joined_processes\n"
         "def trained():\n"
         "    with joined_processes('cpu', 'fp32', False, 1) as accelerator:\n"
-        "        model = accelerator.prepare(torch.nn.Linear(2, 2))\n"
+        "        model = joined_model(accelerator, torch.nn.Linear(2, 2))\n"
         "        model(torch.zeros(1, 2)).sum().backward()\n"
         "        return weakref.ref(model), weakref.ref(torch.distributed.group.WORLD)\n"
         "with ended_at_once():\n"
