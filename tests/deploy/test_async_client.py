@@ -98,7 +98,7 @@ def imported_by(modules: str) -> set[str]:
 
 @pytest.mark.system
 def test_importing_the_client_brings_no_package_but_the_three_it_stands_on():
-    # Its time, under 150 ms, is of a quiet machine: docs/bench.md. What would cost it is a package.
+    # Its time is of the machine (docs/bench.md). What would add much to it is another package.
     beyond = imported_by("loopdit.deploy.client") - imported_by("numpy, zmq, msgspec")
     packages = {name.partition(".")[0] for name in beyond}
     assert packages - set(sys.stdlib_module_names) == {"loopdit"}
