@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import zmq
 
-from loopdit.deploy.messages import Hello, Message, Obs, Welcome
+from loopdit.deploy.messages import Error, Hello, Message, Obs, Welcome
 from loopdit.deploy.protocol import decode, encode
 
+ANY_PORT = "tcp://127.0.0.1:0"
 Answer = tuple[Message, dict[str, np.ndarray]]
 
 
@@ -53,3 +54,10 @@ class RawClient:
 
     def observe(self, seq: int, observation: dict[str, np.ndarray], epoch: int = 1) -> None:
         self.send(Obs(seq=seq, epoch=epoch), observation)
+
+
+def refusal(answer: Answer) -> tuple[int, str]:
+    """The seq that was refused, and why."""
+    message = answer[0]
+    assert isinstance(message, Error), message
+    return message.seq, message.code

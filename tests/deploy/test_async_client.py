@@ -10,13 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from tests.deploy.echo_policy import EchoPolicy, HeldPolicy, expected_actions, observation
+from tests.deploy.raw_client import ANY_PORT
 
 from loopdit.deploy.async_client import AsyncPolicyClient
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.messages import WireError
 from loopdit.deploy.serving.server import PolicyServer
-
-ANY_PORT = "tcp://127.0.0.1:0"
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from tests.deploy.echo_policy import (
     expected_actions,
     observation,
 )
+from tests.deploy.raw_client import ANY_PORT
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.deploy.client import PolicyClient
@@ -33,7 +34,6 @@ from loopdit.deploy.protocol import Frame, decode, encode
 from loopdit.deploy.serving.server import PolicyServer
 from loopdit.errors import ConfigError, LoopditError, ObservationError, ServerError, SpecMismatch
 
-ANY_PORT = "tcp://127.0.0.1:0"
 ROOT = Path(__file__).parents[2]
 
 

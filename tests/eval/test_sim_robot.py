@@ -3,9 +3,8 @@
 import re
 
 import pytest
+from tests.deploy.raw_client import ANY_PORT
 from tests.deploy.serving.serving_process import serving
-
-ANY_PORT = "tcp://127.0.0.1:0"
 
 
 @pytest.mark.system

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from tests.deploy.echo_policy import EchoPolicy
+from tests.deploy.raw_client import ANY_PORT
 
 from loopdit.deploy.operation.opening import watched
 from loopdit.deploy.serving.served_policy import ServedPolicy
 from loopdit.deploy.serving.server import PolicyServer
-
-ANY_PORT = "tcp://127.0.0.1:0"
 
 
 @dataclass

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.deploy.raw_client import ANY_PORT
 from tests.deploy.serving.serving_process import serving
 
 from loopdit.datasets.episode import Episode
@@ -16,7 +17,6 @@ from loopdit.deploy.robot.control.controller import Acted
 from loopdit.deploy.robot.control.seen_history import Seen
 
 MIB = 2**20
-ANY_PORT = "tcp://127.0.0.1:0"
 SPEC = PolicySpec(
     observations=(TensorSpec("proprio", (1,), "float32", ("x",), ("m",)),),
     action=TensorSpec("action", (2,), "float32", ("dx", "gripper"), ("m", "1")),

@@ -19,6 +19,7 @@ from tests.deploy.echo_policy import (
     observation,
 )
 from tests.deploy.operation.conftest import watched_server
+from tests.deploy.raw_client import ANY_PORT
 
 from loopdit.datasets.spec import FROM_COMMITTED, Observation, TensorSpec
 from loopdit.datasets.store import EpisodeStore
@@ -36,8 +37,6 @@ from loopdit.policy.checkpoint import load_policy
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.train import train
-
-ANY_PORT = "tcp://127.0.0.1:0"
 
 
 def recording(path: Path, record_mb: int = 64) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import zmq.auth
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.deploy.echo_policy import EchoPolicy, expected_actions, observation
-from tests.deploy.raw_client import RawClient
+from tests.deploy.raw_client import ANY_PORT, RawClient
 
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.messages import Chunk, Error, ErrorCode, Obs, Ping, Pong, WireError
@@ -26,8 +26,6 @@ from loopdit.deploy.security.keys import make_keys
 from loopdit.deploy.security.limits import RateLimit
 from loopdit.deploy.serving.server import PolicyServer
 from loopdit.errors import ConfigError
-
-ANY_PORT = "tcp://127.0.0.1:0"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.deploy.echo_policy import SPEC, EchoPolicy, expected_actions
 from tests.deploy.operation.conftest import a_free_port, watched_server
 from tests.deploy.planned_policy import PlannedEcho
-from tests.deploy.raw_client import RawClient
+from tests.deploy.raw_client import ANY_PORT, RawClient
 
 from loopdit.datasets.spec import TensorSpec
 from loopdit.datasets.store import EpisodeStore
@@ -26,7 +26,6 @@ from loopdit.deploy.serving.server import PolicyServer
 from loopdit.deploy.serving.worker import computation
 from loopdit.errors import ConfigError
 
-ANY_PORT = "tcp://127.0.0.1:0"
 LARGE = replace(SPEC, observations=(TensorSpec("images.front", (64, 96, 3), "uint8"), SPEC.proprio))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from tests.deploy.echo_policy import SPEC, EchoPolicy, HeldPolicy, observation
 from tests.deploy.planned_policy import mortal_policy
-from tests.deploy.raw_client import RawClient
+from tests.deploy.raw_client import ANY_PORT, RawClient
 
 from loopdit.deploy.messages import Chunk
 from loopdit.deploy.serving.reload import Reloader
@@ -16,8 +16,6 @@ from loopdit.deploy.serving.replica import start_replicas
 from loopdit.deploy.serving.served_policy import ServedPolicy
 from loopdit.deploy.serving.server import PolicyServer
 from loopdit.errors import BundleError, ConfigError, SpecMismatch
-
-ANY_PORT = "tcp://127.0.0.1:0"
 
 
 class NewEcho(EchoPolicy):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.deploy.echo_policy import SPEC, expected_actions, observation
 from tests.deploy.planned_policy import mortal_policy
-from tests.deploy.raw_client import RawClient
+from tests.deploy.raw_client import ANY_PORT, RawClient
 
 from loopdit.deploy.messages import Chunk, Error, ErrorCode
 from loopdit.deploy.serving.replica import Replica, start_replicas
@@ -22,8 +22,6 @@ from loopdit.deploy.serving.served_policy import (
 )
 from loopdit.deploy.serving.server import PolicyServer
 from loopdit.errors import BundleError, ServerError
-
-ANY_PORT = "tcp://127.0.0.1:0"
 
 
 def refuses_to_start() -> PlannedPolicy:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.deploy.echo_policy import SPEC, expected_actions, observation
 from tests.deploy.planned_policy import MortalPolicy, mortal_policy
-from tests.deploy.raw_client import RawClient
+from tests.deploy.raw_client import ANY_PORT, RawClient
 from tests.deploy.serving.serving_process import serving
 
 from loopdit.deploy.bundle.bundle import Bundle, default_bundle
@@ -29,7 +29,6 @@ pytestmark = [
 ]
 ray = pytest.importorskip("ray")
 
-ANY_PORT = "tcp://127.0.0.1:0"
 MORTAL = Recipe.of(mortal_policy)
 
 

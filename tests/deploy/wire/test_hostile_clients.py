@@ -12,14 +12,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from tests.deploy.echo_policy import SPEC, EchoPolicy, expected_actions, observation
-from tests.deploy.raw_client import RawClient
+from tests.deploy.raw_client import ANY_PORT, RawClient
 
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.messages import Chunk, Error, ErrorCode, Hello, Obs, Ping
 from loopdit.deploy.protocol import MAGIC, encode
 from loopdit.deploy.serving.server import PolicyServer
 
-ANY_PORT = "tcp://127.0.0.1:0"
 # What libzmq says first: the signature, ZMTP 3.1, the NULL mechanism, as a client.
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\0" + bytes(31)
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.deploy.echo_policy import EchoPolicy, expected_actions, observation
-from tests.deploy.raw_client import RawClient
+from tests.deploy.raw_client import ANY_PORT, RawClient
 
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.messages import ErrorCode, Hello, Obs, Welcome, WireError
@@ -27,7 +27,6 @@ from loopdit.deploy.wire import lane_link
 from loopdit.deploy.wire.lane_datagram import INLINE, pack, unpack
 
 pytestmark = pytest.mark.skipif(not lane_link.AVAILABLE, reason="shared memory lanes need Linux")
-ANY_PORT = "tcp://127.0.0.1:0"
 
 
 class BigEchoPolicy(EchoPolicy):

@@ -10,6 +10,7 @@ from typing import TypedDict
 import numpy as np
 import pytest
 from tests.deploy.operation.conftest import Watched, a_free_port
+from tests.deploy.raw_client import ANY_PORT
 from tests.deploy.serving.serving_process import Serving, serving
 
 from loopdit.deploy.bundle.bundle import Bundle, default_bundle
@@ -18,7 +19,6 @@ from loopdit.deploy.robot.control.panel import operator
 from loopdit.deploy.robot.control.robot_link import RobotLink
 from loopdit.deploy.security.keys import make_keys
 
-ANY_PORT = "tcp://127.0.0.1:0"
 ANYWHERE = (
     f"address={ANY_PORT}",
     f"control.actions={ANY_PORT}",

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from tests.deploy.raw_client import ANY_PORT
 from tests.deploy.serving.serving_process import Serving, serving
 
 from loopdit.deploy.bundle.bundle import Bundle, default_bundle
@@ -27,8 +28,6 @@ from loopdit.deploy.security.access import Access
 from loopdit.deploy.serving.offer import Offer
 from loopdit.deploy.serving.zeros_policy import zeros_for
 from loopdit.errors import ConfigError, ServerError
-
-ANY_PORT = "tcp://127.0.0.1:0"
 
 
 class World:
