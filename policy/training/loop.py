@@ -28,7 +28,7 @@ from loopdit.policy.training.metrics import Row, RunningMean, append_row, flat, 
 from loopdit.policy.training.patience import Patience
 from loopdit.policy.training.saving import CheckpointSaver
 from loopdit.policy.training.steps import NotFinite, StepTrainer
-from loopdit.policy.training.stopping import StopRequest
+from loopdit.policy.training.stopping import Stopped, StopRequest
 from loopdit.progress import Progress
 
 _SINCE_ROW = "since_row"  # in a checkpoint: what is summed up for the next row
@@ -107,7 +107,7 @@ class TrainingLoop:
     def run(self, batches: Iterator[Batch]) -> None:
         """All steps that are left, or until patience is over, and the checkpoint of the last.
 
-        Raises KeyboardInterrupt when it was stopped, with the last whole step saved, ConfigError
+        Raises Stopped when it was asked to stop, with the last whole step saved, ConfigError
         or StoreError for what is not finite, CheckpointError when the disk is full.
         """
         trainer = self.trainer
@@ -140,7 +140,7 @@ class TrainingLoop:
             self._saver.close()
         if stop.asked and trainer.progress < 1:
             self.say(f"saved step {trainer.step}; go on with resume=true")
-            raise KeyboardInterrupt
+            raise Stopped
 
     def say(self, line: str) -> None:
         """A line for people, above the progress."""

@@ -20,6 +20,7 @@ from torch import distributed, nn
 
 from loopdit.errors import ConfigError
 from loopdit.machine import usable_cores
+from loopdit.policy.training.stopping import Stopped
 
 
 @contextmanager
@@ -57,7 +58,13 @@ def joined_processes(
                 "find_unused_parameters=True was specified",
             ):
                 warnings.filterwarnings("ignore", message=said)
-            yield accelerator
+            try:
+                yield accelerator
+            except Stopped:
+                # The first that ends so has its launcher end the others: not before the one that
+                # saves has saved, and closed what it writes to.
+                accelerator.wait_for_everyone()
+                raise
     finally:
         if accelerator.num_processes > 1:
             _kept.append(distributed.group.WORLD)

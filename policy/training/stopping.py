@@ -12,6 +12,10 @@ from typing import Self
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Stopped(KeyboardInterrupt):
+    """The training was asked to stop and has: all processes after the same step, which is saved."""
+
+
 class StopRequest:
     """A context manager; `asked` turns true. Only a main thread can be asked, by Python's rules."""
 

@@ -79,7 +79,21 @@ def test_two_processes_resume_what_one_began(tmp_path: Path):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step(tmp_path: Path, rank: int):
     small_store(tmp_path / "data")
-    with begun(command(tmp_path, "steps=100000", launcher=TORCHRUN)) as process:
+    slowly = tmp_path / "slowly.py"  # as on a busy disk: whoever saves nothing is done before
+    slowly.write_text(
+        "import time\n"
+        "from loopdit.policy.training import saving, train\n"
+        "write = saving.write_checkpoint\n"
+        "def write_slowly(*arguments):\n"
+        "    time.sleep(3)\n"
+        "    write(*arguments)\n"
+        "saving.write_checkpoint = write_slowly\n"
+        "train.main()\n"
+    )
+    arguments = command(tmp_path, "steps=100000", launcher=TORCHRUN)
+    module = arguments.index("loopdit.policy.training.train")
+    arguments[module - 1 : module + 1] = [str(slowly)]
+    with begun(arguments) as process:
         os.kill(process_of_rank(process.pid, rank), signal.SIGTERM)
         said = process.communicate()[0]
     step = load_training_state(tmp_path / "out")[0].numbers["step"]

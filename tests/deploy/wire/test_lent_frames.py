@@ -82,6 +82,7 @@ class Server:
         self.port = self._router.bind_to_random_port("tcp://127.0.0.1")
         self._offer = offer_of(ZerosPolicy(SPEC, 2), 0, 0)
         self.frames: list[np.ndarray] = []
+        self.seen = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -97,6 +98,7 @@ class Server:
                     )
                 if isinstance(message, Obs):
                     self.frames.append(tensors["images.front"].copy())
+                    self.seen.set()
 
     def close(self) -> None:
         self._ended.set()
@@ -119,5 +121,6 @@ def test_what_was_given_up_never_arrives_with_what_was_written_over_it():
             way.let_pass.set()
             with pytest.raises(WireError, match="no answer"):
                 client.infer({"images.front": frame, "proprio": np.zeros(1, np.float32)})
+            assert server.seen.wait(60)
         arrived = server.frames
     assert [(int(one.min()), int(one.max())) for one in arrived] == [(3, 3)]
