@@ -16,7 +16,6 @@ import operator
 import secrets
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -42,7 +41,7 @@ from loopdit.deploy.messages import (
     Welcome,
     WireError,
 )
-from loopdit.deploy.protocol import MAX_HEADER_BYTES, Frame, decode, encode
+from loopdit.deploy.protocol import MAX_HEADER_BYTES, decode, encode
 from loopdit.deploy.quick_check import QuickCheck
 from loopdit.deploy.robot.guide import check_with_guide
 from loopdit.deploy.security.curve import client_keys
@@ -339,20 +338,6 @@ class PolicyClient:
                 f"instruction={words[:32]!r}... has {len(words)} characters; it has to fit into a "
                 f"header of {MAX_HEADER_BYTES} bytes. Shorten it."
             )
-        try:
-            return self._answered(frames, seq, message, answer, deadline_s)
-        except BaseException:
-            self._link.give_up()
-            raise
-
-    def _answered(
-        self,
-        frames: Sequence[Frame],
-        seq: int,
-        message: Hello | Obs | Reset | Ping,
-        answer: type[Answer],
-        deadline_s: float,
-    ) -> tuple[Answer, dict[str, np.ndarray]]:
         try:
             if not self._link.send(frames, deadline_s):
                 raise self._timeout("is policy-serve running there")

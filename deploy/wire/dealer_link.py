@@ -20,10 +20,7 @@ _BUFFER_BYTES = 1 << 20
 _LOOK_MS = 20
 # As plain integers: pyzmq's own turn into themselves for microseconds, each time.
 _EVENTS, _POLLIN, _NOBLOCK = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
-_RCVTIMEO, _SNDMORE = int(zmq.RCVTIMEO), int(zmq.SNDMORE)
-# A camera's frame is sent out of its own memory: to copy it takes a tenth of a round trip. Below
-# this, copying is the faster of the two.
-_LENT_BYTES = 65536
+_RCVTIMEO = int(zmq.RCVTIMEO)
 
 
 class DealerLink:
@@ -33,17 +30,10 @@ class DealerLink:
     """
 
     def __init__(self, endpoint: str, keys: CurveKeys | None, server_key: bytes) -> None:
-        self._endpoint = endpoint
-        self._keys = keys
-        self._server_key = server_key
-        self._lent: list[zmq.MessageTracker] = []  # what was sent last out of others' memory
-        self._open()
-
-    def _open(self) -> None:
         # The shared context: one of its own could block for ever when a client is forgotten
         # unclosed.
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
-        self._handshakes = Handshakes(self._socket, self._endpoint, self._keys is not None)
+        self._handshakes = Handshakes(self._socket, endpoint, secured=keys is not None)
         self._heard = False  # of a server: until then, watch the handshakes
         self._socket.setsockopt(zmq.LINGER, 0)
         # Queue only for a live connection: an observation must not wait for a server to be started.
@@ -53,22 +43,21 @@ class DealerLink:
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         self._socket.setsockopt(zmq.SNDBUF, _BUFFER_BYTES)
         # Only where it is meant: "localhost" must find a server on 127.0.0.1.
-        self._socket.setsockopt(zmq.IPV6, int("[" in self._endpoint))
-        if self._keys is not None:
-            self._keys.secure_client(self._socket, self._server_key)
+        self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+        if keys is not None:
+            keys.secure_client(self._socket, server_key)
         try:
-            connect(self._socket, self._endpoint)
+            connect(self._socket, endpoint)
         except BaseException:
             self.close()
             raise
 
     def send(self, frames: Sequence[Frame], deadline_s: float) -> bool:
-        """Whether it was taken by `deadline_s` (monotonic). Large frames are read where they are
-        until an answer comes or `give_up` is called. Raises WireError(HANDSHAKE) as soon as it
-        is seen that the two sides do not accept each other."""
+        """Whether it was taken by `deadline_s` (monotonic). Raises WireError(HANDSHAKE) as soon as
+        it is seen that the two sides do not accept each other."""
         while True:
             try:
-                self._send_now(frames)
+                self._socket.send_multipart(frames, _NOBLOCK)
                 return True
             except zmq.Again:
                 # Not a send that blocks: a connection that is refused can be written to for a
@@ -95,31 +84,11 @@ class DealerLink:
         self._heard = True
         return frames
 
-    def give_up(self) -> None:
-        """See `Link`. What has not left by now goes with its connection, of which a server gets no
-        half message."""
-        lent, self._lent = self._lent, []
-        if not all(tracker.done for tracker in lent):
-            self.close()
-            self._open()
-
     def close(self, linger_s: float = 0.0) -> None:
         """Free the socket; what was sent has `linger_s` to leave."""
         if not self._socket.closed:
             self._handshakes.close()
             self._socket.close(linger=round(linger_s * 1e3))
-
-    def _send_now(self, frames: Sequence[Frame]) -> None:
-        """Raises zmq.Again where there is no room for it; then nothing was sent."""
-        lent: list[zmq.MessageTracker] = []
-        last = len(frames) - 1
-        for place, frame in enumerate(frames):
-            flags = _NOBLOCK | _SNDMORE if place < last else _NOBLOCK
-            if len(frame) < _LENT_BYTES:
-                self._socket.send(frame, flags)
-            else:
-                lent.append(self._socket.send(frame, flags, copy=False, track=True))
-        self._lent = lent
 
     def _wait_watchful(self, deadline_s: float) -> bool:
         """Whether a message comes by `deadline_s`, with an eye on failing handshakes."""

@@ -96,9 +96,6 @@ class LaneLink:
             raise WireError(ErrorCode.CLOSING, f"its lane ended: {error.strerror}") from None
         return True
 
-    def give_up(self) -> None:
-        """Nothing to do: what is sent is copied first."""
-
     def has_message(self) -> bool:
         """Whether one is there now, or the lane has ended."""
         return bool(self._poll.poll(0))

@@ -13,11 +13,6 @@ class Link(Protocol):
         """Whether it was taken by then. Raises WireError when the other side is gone for good."""
         ...
 
-    def give_up(self) -> None:
-        """No answer to what was sent last is waited for: from here on nothing of it is read, and
-        its owner may write the next frame there."""
-        ...
-
     def has_message(self) -> bool:
         """Whether `receive` would not have to wait."""
         ...

@@ -23,9 +23,6 @@ class LocalLink:
         self._post(frames)
         return True
 
-    def give_up(self) -> None:
-        """Nothing to do: a door makes the arrays of each message anew."""
-
     def has_message(self) -> bool:
         """Whether `receive` would not have to wait."""
         return not self._replies.empty()

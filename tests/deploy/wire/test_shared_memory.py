@@ -129,10 +129,8 @@ def test_nothing_is_left_of_clients_that_were_killed(server: PolicyServer):
     while descriptors(os.getpid()) > before + 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert descriptors(os.getpid()) <= before + 2
-    # What other programs of this machine put there comes and goes.
-    while os.path.isdir("/dev/shm") and not set(os.listdir("/dev/shm")) <= names:
-        assert time.monotonic() < deadline, set(os.listdir("/dev/shm")) - names
-        time.sleep(0.05)
+    if os.path.isdir("/dev/shm"):
+        assert set(os.listdir("/dev/shm")) <= names
 
 
 class RawLane:
