@@ -80,6 +80,25 @@ def _trained(task: str, text: str) -> Stage:
     return Stage(f"`{task}` at each depth", text, out, commands, made)
 
 
+def _told(title: str, text: str) -> Stage:
+    """What joining costs the trained policy of `catch-roll`, and one that is told of its delay."""
+    out = "outputs/catch-roll"
+    train = f"policy-train recipe=catch-roll policy.in_flight=6 policy.told=prefix out={out}/told"
+    export = f"policy-export recipe=catch-roll checkpoint={out}/told out={out}/told-bundle"
+    evaluate = "policy-eval recipe=delay env=catch-roll execute_horizon=[2] episodes=100 workers=2"
+    measured = "outputs/delay-catch-roll-trained"
+    plain = "execution=[tracked,tracked-ensemble,guided,naive,aligned,blocking]"
+    commands = [
+        train,
+        export,
+        f"{evaluate} policy={out}/bundle {plain} out={measured} append=true",
+        f"{evaluate} policy={out}/told-bundle execution=[informed] out={measured} append=true",
+    ]
+    return Stage(
+        title, text, measured, commands, {train: f"{out}/told", export: f"{out}/told-bundle"}
+    )
+
+
 def _suites(episodes: Mapping[str, int], steps: Mapping[str, int]) -> Stage:
     """Like any other environment: an expert demonstrates, a policy learns from the state."""
     made: dict[str, str] = {}
@@ -210,6 +229,11 @@ STAGES = {
             "execution=[tracked,informed,naive,aligned,blocking] episodes=20 "
             "out=outputs/delay-catch-roll"
         ],
+    ),
+    "delay-catch-roll-trained": _told(
+        "How chunks are joined: trained policies and the ball that does not wait",
+        "K = 4, a new chunk every 2 actions. One policy is told nothing, the other (`informed`) "
+        "what will be executed before its chunk comes, as the beginning of that chunk.",
     ),
     "variations": Stage(
         "Robustness: another world",
