@@ -80,23 +80,25 @@ def _trained(task: str, text: str) -> Stage:
     return Stage(f"`{task}` at each depth", text, out, commands, made)
 
 
-def _told(title: str, text: str) -> Stage:
-    """What joining costs the trained policy of `catch-roll`, and one that is told of its delay."""
-    out = "outputs/catch-roll"
-    train = f"policy-train recipe=catch-roll policy.in_flight=6 policy.told=prefix out={out}/told"
-    export = f"policy-export recipe=catch-roll checkpoint={out}/told out={out}/told-bundle"
+def _under_delay(name: str, title: str, text: str, arms: Mapping[str, tuple[str, str]]) -> Stage:
+    """What joining costs policies of `catch-roll`. arms: name of a checkpoint -> options of its
+    training (none: that of `catch-roll` itself), ways of joining."""
+    folder = "outputs/catch-roll"
     evaluate = "policy-eval recipe=delay env=catch-roll execute_horizon=[2] episodes=100 workers=2"
-    measured = "outputs/delay-catch-roll-trained"
-    plain = "execution=[tracked,tracked-ensemble,guided,naive,aligned,blocking]"
-    commands = [
-        train,
-        export,
-        f"{evaluate} policy={out}/bundle {plain} out={measured} append=true",
-        f"{evaluate} policy={out}/told-bundle execution=[informed] out={measured} append=true",
-    ]
-    return Stage(
-        title, text, measured, commands, {train: f"{out}/told", export: f"{out}/told-bundle"}
-    )
+    made: dict[str, str] = {}
+    commands: list[str] = []
+    for arm, (options, ways) in arms.items():
+        bundle = f"{folder}/{arm}-bundle" if options else f"{folder}/bundle"
+        if options:
+            checkpoint = f"{folder}/{arm}"
+            train = f"policy-train recipe=catch-roll {options} out={checkpoint}"
+            export = f"policy-export recipe=catch-roll checkpoint={checkpoint} out={bundle}"
+            made |= {train: checkpoint, export: bundle}
+            commands += [train, export]
+        commands.append(
+            f"{evaluate} policy={bundle} execution=[{ways}] out=outputs/{name} append=true"
+        )
+    return Stage(title, text, f"outputs/{name}", commands, made)
 
 
 def _suites(episodes: Mapping[str, int], steps: Mapping[str, int]) -> Stage:
@@ -230,10 +232,28 @@ STAGES = {
             "out=outputs/delay-catch-roll"
         ],
     ),
-    "delay-catch-roll-trained": _told(
+    "delay-catch-roll-trained": _under_delay(
+        "delay-catch-roll-trained",
         "How chunks are joined: trained policies and the ball that does not wait",
         "K = 4, a new chunk every 2 actions. One policy is told nothing, the other (`informed`) "
         "what will be executed before its chunk comes, as the beginning of that chunk.",
+        {
+            "plain": ("", "tracked,tracked-ensemble,guided,naive,aligned,blocking"),
+            "told": ("policy.in_flight=6 policy.told=prefix", "informed"),
+        },
+    ),
+    "delay-catch-roll-seen": _under_delay(
+        "delay-catch-roll-seen",
+        "How chunks are joined: trained policies that see how the ball moves",
+        "As above, with the last three pictures in the place of one, trained for half as many "
+        "steps.",
+        {
+            "seen": ("steps=4000 policy.history=3", "tracked,naive,aligned"),
+            "seen-told": (
+                "steps=4000 policy.history=3 policy.in_flight=6 policy.told=prefix",
+                "informed",
+            ),
+        },
     ),
     "variations": Stage(
         "Robustness: another world",
