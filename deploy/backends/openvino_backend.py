@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 
 from loopdit.datasets.spec import COMMITTED, Observation
-from loopdit.deploy.backends.openvino_core import openvino_core
+from loopdit.deploy.backends.openvino_core import CORE
 from loopdit.deploy.backends.protocol import Context
 from loopdit.deploy.backends.registry import FP32, BackendOptions
 from loopdit.deploy.bundle.bundle import Bundle
@@ -32,7 +32,7 @@ class OpenVinoBackend:
         self.threads = options.threads
         self.precision = options.precision
         self._bundle = bundle
-        self._core = openvino_core()
+        self._core = CORE
         self._requests: dict[tuple[int, int], dict[str, Any]] = {}
         capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if options.precision == "bf16" and "BF16" not in capabilities:

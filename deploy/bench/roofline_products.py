@@ -269,16 +269,15 @@ def _in_onnxruntime(products: Sequence[Product], threads: int) -> Run:
 def _in_openvino(products: Sequence[Product], threads: int, precision: str) -> Run:
     import openvino  # pyright: ignore[reportMissingImports] - an extra
 
-    from loopdit.deploy.backends.openvino_core import openvino_core
+    from loopdit.deploy.backends.openvino_core import CORE
 
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _OPENVINO_HINTS[precision],
     }
-    core = openvino_core()
-    model = core.read_model(_onnx_graph(products))
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    model = CORE.read_model(_onnx_graph(products))
+    request = CORE.compile_model(model, "CPU", settings).create_infer_request()
     for tensor in model.inputs:
         values = np.ones(list(tensor.shape), np.float32)
         request.set_tensor(tensor.any_name, openvino.Tensor(values, shared_memory=False))
