@@ -1,13 +1,17 @@
-"""A real, tiny policy, its checkpoint and its bundle: exported once for all, never changed."""
+"""A real, tiny policy, its checkpoint and its bundle: exported once for all, never changed. And a
+server that echoes."""
 
 import io
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from tests.deploy.echo_policy import EchoPolicy
+from tests.deploy.raw_client import ANY_PORT
 
 from loopdit.datasets.spec import PolicySpec, TensorSpec
 from loopdit.deploy.bundle.bundle import Bundle, file_entry
@@ -15,10 +19,17 @@ from loopdit.deploy.bundle.manifest import FP32, MANIFEST, PRECISIONS, WEIGHTS
 from loopdit.deploy.bundle.writer import write_manifest
 from loopdit.deploy.export.command import ExportConfig, export_bundle
 from loopdit.deploy.export.graph_precision import write_reduced
+from loopdit.deploy.serving.server import PolicyServer
 from loopdit.policy.checkpoint import save_checkpoint
 from loopdit.policy.depth_calibration import Calibration, save_calibration
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
+
+
+@pytest.fixture
+def echo() -> Iterator[PolicyServer]:
+    with PolicyServer(EchoPolicy(), ANY_PORT) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

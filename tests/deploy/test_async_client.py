@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,12 +15,6 @@ from loopdit.deploy.async_client import AsyncPolicyClient
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.messages import WireError
 from loopdit.deploy.serving.server import PolicyServer
-
-
-@pytest.fixture
-def echo() -> Iterator[PolicyServer]:
-    with PolicyServer(EchoPolicy(), ANY_PORT) as server:
-        yield server
 
 
 def test_several_clients_share_one_event_loop(echo: PolicyServer):

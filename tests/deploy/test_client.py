@@ -38,12 +38,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def echo() -> Iterator[PolicyServer]:
-    with PolicyServer(EchoPolicy(), ANY_PORT) as server:
-        yield server
-
-
-@pytest.fixture
 def client(echo: PolicyServer) -> Iterator[PolicyClient]:
     with PolicyClient(echo.endpoint) as client:
         yield client

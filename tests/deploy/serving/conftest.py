@@ -1,18 +1,11 @@
-"""A server of an echoing policy, and a client of it that says whatever it is told to."""
+"""A client of the echoing server that says whatever it is told to."""
 
 from collections.abc import Iterator
 
 import pytest
-from tests.deploy.echo_policy import EchoPolicy
-from tests.deploy.raw_client import ANY_PORT, RawClient
+from tests.deploy.raw_client import RawClient
 
 from loopdit.deploy.serving.server import PolicyServer
-
-
-@pytest.fixture
-def echo() -> Iterator[PolicyServer]:
-    with PolicyServer(EchoPolicy(), ANY_PORT) as server:
-        yield server
 
 
 @pytest.fixture
