@@ -17,6 +17,7 @@ from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.deploy.client import PolicyClient
 from loopdit.deploy.doors.inside import Inside
 from loopdit.deploy.doors.opening import LOOPBACK, open_doors
+from loopdit.deploy.garbage import settle_garbage
 from loopdit.deploy.operation import logs
 from loopdit.deploy.operation.opening import watched, watched_control
 from loopdit.deploy.operation.service_manager import READY, STOPPING, notify
@@ -106,6 +107,7 @@ def serve(config: ServeConfig) -> None:
         say(description(server.offer, server.endpoint, bundle, _runs_on(policies)))
         for line in doors:
             say(line)
+        settle_garbage()
         say(f"ready {server.endpoint}")
         notify(READY)
         _watch(server, signals, Reloader(server, partial(_load_warm, config, options), say), say)

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from loopdit.deploy.garbage import settle_garbage
 from loopdit.deploy.serving.served_policy import Revivable, ServedPolicy
 from loopdit.deploy.serving.server import PolicyServer
 
@@ -52,4 +53,5 @@ class Reloader:
                 if isinstance(policy, Revivable):
                     policy.close()
         else:
+            settle_garbage()  # what was left of the old one: no other collection looks at it
             self._say(f"reloaded: model {policies[0].model_id} in the place of {old}")

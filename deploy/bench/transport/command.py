@@ -6,6 +6,7 @@ Each server is a process of its own, with a policy that makes zeros. Writes OUT/
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from loopdit.command import Command, option
 from loopdit.deploy.bench.results import write_text
+from loopdit.deploy.bench.transport.awake import awake_cores
 from loopdit.deploy.bench.transport.measure import Samples, measure
 from loopdit.deploy.bench.transport.peers import PEERS
 from loopdit.errors import ConfigError
@@ -33,6 +35,7 @@ COMMAND = Command(
     examples=(
         "policy-bench transport out=outputs/transport",
         "policy-bench transport transports=[loopdit-shm,pyzmq-bare] paced=0",
+        "policy-bench transport awake=true             # without the time in which cores wake",
         "OPENPI_CLIENT=FOLDER policy-bench transport   # the real openpi-client, unpacked there",
     ),
 )
@@ -47,6 +50,7 @@ class TransportConfig:
     paced: int = option(300, "timed round trips of each at rate_hz; 0: none")
     rate_hz: float = option(50.0, "how often a control loop asks")
     turn: int = option(100, "round trips of one transport before it is another's turn")
+    awake: bool = option(False, "keep the cores from falling asleep between two messages")
     out: str = option("outputs/transport", "folder to write the results to")
     seed: int = option(0, "seed of the order and the frames")
 
@@ -64,9 +68,10 @@ def run_transport(config: TransportConfig, console: Console) -> dict[str, Any]:
     """Measure, print and write; returns what transport.json holds. Raises LoopditError."""
     require_folder(Path(config.out))
     names = config.transports or list(PEERS)
-    samples = measure(
-        names, config.requests, config.paced, config.rate_hz, config.turn, config.seed
-    )
+    with awake_cores() if config.awake else nullcontext():
+        samples = measure(
+            names, config.requests, config.paced, config.rate_hz, config.turn, config.seed
+        )
     results: dict[str, Any] = {
         "rows": [_row(name, samples.back_to_back, samples) for name in names],
         "paced_rows": [_row(name, samples.paced, samples) for name in names]

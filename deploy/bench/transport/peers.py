@@ -6,9 +6,7 @@ starts one, prints the address to connect to in one line, and serves until its s
 whoever started it may be killed, and nothing is left running.
 """
 
-import os
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +20,7 @@ from loopdit.deploy.bench.transport.lerobot_peer import LeRobotPeer
 from loopdit.deploy.bench.transport.loopdit_peer import LoopditPeer
 from loopdit.deploy.bench.transport.openpi_peer import OpenPiPeer
 from loopdit.deploy.bench.transport.pyzmq_peer import PyzmqPeer
+from loopdit.deploy.bench.transport.with_parent import end_with_parent
 
 
 class Peer(Protocol):
@@ -63,19 +62,13 @@ PEERS: dict[str, Callable[[], Peer]] = {
 def main() -> None:
     """Serve one of them."""
     name, folder = sys.argv[1:]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     PEERS[name]().serve(Path(folder), _say)
 
 
 def _say(address: str) -> None:
     sys.stdout.write(f"{address}\n")
     sys.stdout.flush()
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,14 @@ import time
 from collections.abc import Callable
 
 from loopdit.deploy.clock import Clock
+from loopdit.deploy.garbage import collect_again, collect_young, stop_collecting
 from loopdit.deploy.messages import Estop, EstopAck, Message, Ping, Pong, Reset, ResetAck, WireError
 from loopdit.deploy.robot.control.controller import Acted, Controller
 from loopdit.deploy.robot.control.inference import Inference
 from loopdit.deploy.robot.control.messages import Action, Status
 from loopdit.deploy.robot.control.observer import ControlObserver
 from loopdit.deploy.robot.control.pacer import Pacer, Tick
-from loopdit.deploy.robot.control.real_time import (
-    collect_young,
-    freeze_garbage,
-    raised_priority,
-    thaw_garbage,
-)
+from loopdit.deploy.robot.control.real_time import raised_priority
 from loopdit.deploy.robot.control.seen_history import Seen
 from loopdit.deploy.robot.control.sockets import ControlSockets
 from loopdit.deploy.robot.control.statistics import Timings
@@ -83,13 +79,13 @@ class ControlLoop:
                 "actions late"
             )
         pacer = Pacer(self._period_s, self._clock, time.sleep)
-        freeze_garbage()
+        stop_collecting()
         self._started_s = self._status_s = self._clock.now
         try:
             while not self._stopping:
                 self._tick(pacer.wait())
         finally:
-            thaw_garbage()
+            collect_again()
             self._inference.stop()
 
     def _tick(self, tick: Tick) -> None:

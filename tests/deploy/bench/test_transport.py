@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from loopdit.deploy.bench.transport.awake import awake_cores
 from loopdit.deploy.bench.transport.command import OTHERS, TransportConfig, run_transport
 from loopdit.deploy.bench.transport.lerobot_peer import LeRobotPeer
 from loopdit.deploy.bench.transport.measure import measure
@@ -47,6 +49,16 @@ def test_a_transport_that_is_missing_says_why(monkeypatch: pytest.MonkeyPatch):
     assert all(math.isfinite(time) for time in samples.back_to_back["pyzmq-bare"])
 
 
+def test_cores_are_kept_awake_by_what_gives_way_to_everything_and_is_gone_afterwards():
+    before = _children()
+    with awake_cores() as cores:
+        keepers = _children() - before
+        kept = {core for keeper in keepers for core in os.sched_getaffinity(keeper)}
+        assert kept == set(cores) == os.sched_getaffinity(0)
+        assert {os.sched_getscheduler(keeper) for keeper in keepers} == {os.SCHED_IDLE}
+    assert _children() <= before
+
+
 def test_what_is_no_transport_is_refused():
     with pytest.raises(ConfigError, match=f"Choose from: {', '.join(PEERS)}"):
         TransportConfig(transports=["carrier-pigeon"])
@@ -54,7 +66,14 @@ def test_what_is_no_transport_is_refused():
 
 def test_it_is_a_subcommand_of_policy_bench(tmp_path: Path):
     command = [sys.executable, "-m", "loopdit.deploy.bench.command", "transport"]
-    options = ["transports=[pyzmq-bare]", "requests=3", "paced=0", f"out={tmp_path}"]
+    few = ["requests=3", "paced=0", "awake=true"]
+    options = ["transports=[pyzmq-bare]", *few, f"out={tmp_path}"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "transport.json").read_text())["rows"][0]["n"] == 3
+
+
+def _children() -> set[int]:
+    """Processes of ours, started by whichever thread."""
+    mine = Path("/proc/self/task").glob("*/children")
+    return {int(child) for thread in mine for child in thread.read_text().split()}

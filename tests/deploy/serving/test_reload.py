@@ -1,8 +1,9 @@
 """Another policy in the place of the served one, while clients go on asking."""
 
+import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,12 @@ from loopdit.deploy.serving.replica import start_replicas
 from loopdit.deploy.serving.served_policy import ServedPolicy
 from loopdit.deploy.serving.server import PolicyServer
 from loopdit.errors import BundleError, ConfigError, SpecMismatch
+
+
+@pytest.fixture(autouse=True)
+def garbage_of_tests_is_collected() -> Generator[None]:
+    yield
+    gc.unfreeze()
 
 
 class NewEcho(EchoPolicy):
