@@ -21,6 +21,10 @@ class NotThere(Exception):
     """A question has no answer: its cells have no results, or none of the same seeds."""
 
 
+class NoRatio(NotThere):
+    """A question has no answer by ratio: something to compare is not above 0."""
+
+
 @dataclass(frozen=True)
 class SeedTable:
     """`results` by cell of `experiment`, each by seed."""
@@ -68,8 +72,8 @@ class SeedTable:
         """{seed: the metric, or its logarithm}, mean over the cells that are in all selections, of
         seeds that all of them have.
 
-        Raises NotThere where there is none, and for a logarithm of what is not above 0; ConfigError
-        for an unknown metric.
+        Raises NotThere where there is none, NoRatio for a logarithm of what is not above 0,
+        ConfigError for an unknown metric.
         """
         columns: list[dict[int, float]] = []
         for cell in self.cells(*selections):
@@ -91,7 +95,7 @@ class SeedTable:
             )
         value = result.metrics[metric]
         if log and value <= 0:
-            raise NotThere(
+            raise NoRatio(
                 f"{metric} is {value:g} in {_text(result.factors)}, seed {result.seed}, and no "
                 f"ratio can be made of that"
             )

@@ -6,7 +6,8 @@ family by Holm: the paper's experiments that were tested are one, ours are anoth
 
     reproduced                 its corrected p_supports is at most 5 %
     not reproduced             not that, and its corrected p_refutes is at most 5 %
-    underpowered               neither: what was measured leaves room for the claim and against it
+    underpowered               neither: what was measured leaves room for the claim and against it,
+                               or its test could not be made of it
     not run at this scale      no results, not all cells, or a smoke run, which shows values alone
 
 and two that judge no claim:
@@ -28,7 +29,7 @@ from loopdit.eval.experiments.analysis import comparisons, trends
 from loopdit.eval.experiments.analysis.finding import Finding
 from loopdit.eval.experiments.analysis.learning import unlearned
 from loopdit.eval.experiments.analysis.question import Question, questions_of
-from loopdit.eval.experiments.analysis.seed_table import NotThere, SeedTable
+from loopdit.eval.experiments.analysis.seed_table import NoRatio, NotThere, SeedTable
 from loopdit.eval.experiments.experiment import Experiment
 from loopdit.eval.experiments.store import CellResult
 from loopdit.eval.statistics.multiplicity import holm
@@ -142,12 +143,14 @@ def _answered(experiment: Experiment, scale: str, results: Sequence[CellResult])
     questions = questions_of(experiment)
     findings: list[Finding] = []
     absent: list[str] = []
+    untestable: list[str] = []
     for question in questions:
         try:
             findings.append(_ANSWERS[question.kind](table, question))
         except NotThere as error:
             if not question.beside:
-                absent.append(f"{question.id}: {error}")
+                why = untestable if isinstance(error, NoRatio) else absent
+                why.append(f"{question.id}: {error}")
     one = Verdict(experiment, scale, NOT_RUN, "", tuple(findings) or _metric_alone(table))
     if scale == SMOKE:
         return replace(one, why="A smoke run tells that it runs, and no more.")
@@ -156,6 +159,8 @@ def _answered(experiment: Experiment, scale: str, results: Sequence[CellResult])
     best = unlearned(table)
     if best is not None:
         return replace(one, verdict=NOTHING_LEARNED, why=f"No arm beats chance: {best.text()}.")
+    if untestable:
+        return replace(one, verdict=UNDERPOWERED, why=f"No test: {'; '.join(untestable)}.")
     deciding = [finding for finding in findings if not finding.beside]
     if not deciding:
         return replace(one, why="No test is declared for it.")

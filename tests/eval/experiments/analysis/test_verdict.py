@@ -120,6 +120,16 @@ def test_without_results_or_without_a_cell_there_is_no_verdict():
     assert "loops=4, size=large has no results" in found.why
 
 
+def test_a_ratio_that_cannot_be_made_is_no_test_and_not_a_run_that_is_missing():
+    def metrics(cell: Mapping[str, str], seed: int) -> Mapping[str, float]:
+        nothing = cell == {"loops": "4", "size": "large"} and seed == 2
+        return {"loss": 0.0} if nothing else improving(1.5)(cell, seed)
+
+    found = judged(experiment(RATIO), metrics)
+    assert found.verdict == UNDERPOWERED
+    assert "loss is 0 in loops=4, size=large, seed 2" in found.why
+
+
 def test_only_seeds_that_all_cells_have_are_compared():
     of = experiment(RATIO)
     some = [
