@@ -1,8 +1,12 @@
 """A policy in a process of its own, so that several compute at once and none takes the others down.
 
-Where that process is, and how it is reached, is its `Place`.
+Where that process is, and how it is reached, is its `Place`. One that has stopped answering, as its
+process hangs or its machine is cut off, is given up: long before anybody else would know (Ray takes
+a minute).
 """
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +15,10 @@ from loopdit.deploy.serving.replica_process import ReplicaProcess
 from loopdit.deploy.serving.replica_side import Facts, Recipe
 from loopdit.deploy.serving.served_policy import Asked, Inference, Outcome, PlannedPolicy
 from loopdit.errors import BundleError, LoopditError
+
+# An answer may take so many times as long as the slowest one to the like, and this at least: a busy
+# machine is not a silent one.
+_PATIENCE, _LEAST_PATIENCE_S = 30.0, 3.0
 
 
 class Place(Protocol):
@@ -30,8 +38,9 @@ class Place(Protocol):
         """Call a method of the side. Raises ReplicaLost."""
         ...
 
-    def result(self) -> Any:
-        """What it returned, when it has. Raises ReplicaLost."""
+    def result(self, within_s: float = math.inf) -> Any:
+        """What it returned, when it has. Raises ReplicaLost, also where that takes longer than
+        `within_s`: only `close` may be called after that."""
         ...
 
     def close(self) -> None:
@@ -47,6 +56,7 @@ class Replica:
     def __init__(self, place: Callable[[], Place]) -> None:
         self._new_place = place
         self._place = place()
+        self._slowest_s: dict[tuple[int, int, int], float] = {}  # by loops, steps, batch
         self._place.begin("load")
 
     def wait_loaded(self) -> None:
@@ -74,9 +84,19 @@ class Replica:
     def infer_batch(
         self, asked: Sequence[Asked], *, loops: int, steps: int, may_stop: bool
     ) -> list[Outcome]:
-        """See `PlannedPolicy.infer_batch`. Raises ReplicaLost where its process ended."""
+        """See `PlannedPolicy.infer_batch`. Raises ReplicaLost where its process ended, or answers
+        no more."""
+        # Of a kind that was never asked for nothing is known: it may compile something first.
+        kind = loops, steps, len(asked)
+        slowest_s = self._slowest_s.get(kind)
+        patience_s = math.inf
+        if slowest_s is not None:
+            patience_s = max(_PATIENCE * slowest_s, _LEAST_PATIENCE_S)
+        began_s = time.monotonic()
         self._place.begin("infer_batch", asked, loops, steps, may_stop)
-        return self._place.result()
+        outcomes = self._place.result(patience_s)
+        self._slowest_s[kind] = max(slowest_s or 0.0, time.monotonic() - began_s)
+        return outcomes
 
     def infer(
         self, observation: Observation, *, seed: int, loops: int, steps: int, instruction: str = ""
@@ -93,6 +113,7 @@ class Replica:
         go on with the old one until all are replaced."""
         before = self.model_id
         self.close()
+        self._slowest_s.clear()
         self._place = self._new_place()
         self._place.begin("load")
         self.wait_loaded()

@@ -2,13 +2,14 @@
 once, by the end of its pipe."""
 
 import logging
+import math
 import multiprocessing
 import signal
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
-from loopdit.deploy.serving.replica_side import Recipe, ReplicaSide
+from loopdit.deploy.serving.replica_side import Recipe, ReplicaSide, looks
 from loopdit.deploy.serving.served_policy import ReplicaLost
 
 _END_S = 5.0
@@ -44,12 +45,15 @@ class ReplicaProcess:
         except OSError as error:
             raise self._lost(begun=False) from error
 
-    def result(self) -> Any:
+    def result(self, within_s: float = math.inf) -> Any:
         """See `Place.result`."""
         try:
-            return self._connection.recv()
+            if any(self._connection.poll(look_s) for look_s in looks(within_s)):
+                return self._connection.recv()
         except (EOFError, OSError) as error:
             raise self._lost() from error
+        self._process.kill()
+        raise ReplicaLost(f"the process that computed did not answer within {within_s:.1f} s.")
 
     def close(self) -> None:
         """End the process; it exits by itself when its pipe closes."""

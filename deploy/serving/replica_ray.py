@@ -11,7 +11,7 @@ import os
 import threading
 from typing import Any
 
-from loopdit.deploy.serving.replica_side import Recipe, ReplicaSide
+from loopdit.deploy.serving.replica_side import Recipe, ReplicaSide, looks
 from loopdit.deploy.serving.served_policy import ReplicaLost
 from loopdit.errors import ConfigError
 
@@ -39,7 +39,7 @@ class RayReplica:
 
     @property
     def alive(self) -> bool:
-        """As far as Ray knows: a machine that is cut off is missed after some seconds."""
+        """As far as Ray knows, which misses a machine that is cut off after a minute."""
         ended, _ = self._ray.wait([self._held], timeout=0)
         return not ended
 
@@ -54,12 +54,16 @@ class RayReplica:
             raise ReplicaLost("the Ray actor that was to compute is gone.", begun=False)
         self._asked = getattr(self._actor, method).remote(*arguments)
 
-    def result(self) -> Any:
+    def result(self, within_s: float = math.inf) -> Any:
         """See `Place.result`."""
-        try:
-            return self._ray.get(self._asked)
-        except self._ray.exceptions.RayActorError as error:
-            raise ReplicaLost("the Ray actor that computed is gone.") from error
+        for look_s in looks(within_s):
+            try:
+                return self._ray.get(self._asked, timeout=look_s)
+            except self._ray.exceptions.GetTimeoutError:
+                continue
+            except self._ray.exceptions.RayActorError as error:
+                raise ReplicaLost("the Ray actor that computed is gone.") from error
+        raise ReplicaLost(f"the Ray actor that computed did not answer within {within_s:.1f} s.")
 
     def close(self) -> None:
         """End the actor."""

@@ -5,7 +5,7 @@ It answers by return values, errors among them, whatever carries them to the ser
 pickled; nothing from the network is unpickled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -14,6 +14,8 @@ from loopdit.deploy.serving.planner import Latency
 from loopdit.deploy.serving.served_policy import Asked, Outcome, PlannedPolicy
 from loopdit.deploy.serving.worker import failure
 from loopdit.errors import LoopditError
+
+_LOOK_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ class ReplicaSide:
     def _loaded(self) -> PlannedPolicy:
         assert self._policy is not None
         return self._policy
+
+
+def looks(within_s: float) -> Iterator[float]:
+    """Seconds of one look after the other for an answer, together `within_s`. In short looks and
+    not by the clock: what passes while this process is stopped is no silence of a replica's."""
+    while within_s > 0:
+        yield min(within_s, _LOOK_S)
+        within_s -= _LOOK_S
 
 
 def _facts(policy: PlannedPolicy) -> Facts:

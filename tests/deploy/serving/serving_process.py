@@ -4,15 +4,16 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
 
 class Serving:
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, within: Sequence[str] = ()) -> None:
+        """`within`: a command that runs the rest of its arguments somewhere else."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "loopdit.deploy.serving.command", *options],
+            [*within, sys.executable, "-m", "loopdit.deploy.serving.command", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -60,8 +61,8 @@ class Serving:
 
 
 @contextmanager
-def serving(*options: str) -> Generator[Serving]:
-    server = Serving(*options)
+def serving(*options: str, within: Sequence[str] = ()) -> Generator[Serving]:
+    server = Serving(*options, within=within)
     with server.process:
         try:
             yield server

@@ -13,6 +13,7 @@ from tests.deploy.raw_client import ANY_PORT, RawClient
 
 from loopdit.deploy.messages import Chunk, Error, ErrorCode
 from loopdit.deploy.serving.replica import Replica, start_replicas
+from loopdit.deploy.serving.replica_side import looks
 from loopdit.deploy.serving.served_policy import (
     Asked,
     Inference,
@@ -90,6 +91,47 @@ def test_a_replica_that_is_killed_costs_nobody_an_answer(killed: int):
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert not any(replica.alive for replica in replicas)
+
+
+def test_a_replica_that_answers_no_more_is_given_up_and_its_request_is_computed_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("loopdit.deploy.serving.replica._LEAST_PATIENCE_S", 0.5)
+    replicas = start_replicas(2, mortal_policy)
+    with PolicyServer(replicas, ANY_PORT) as server, RawClient(server.endpoint) as client:
+        client.open()
+        client.observe(2, observation(1))
+        assert isinstance(client.receive()[0], Chunk)
+        asked = replicas[-1]  # the one that was free last is the next
+        before = asked.process_id
+        os.kill(before or 0, signal.SIGSTOP)
+        client.observe(3, observation(1))
+        assert not client.has_answer(within_s=0.4)
+        chunk, tensors = client.receive(timeout_s=10)
+        assert isinstance(chunk, Chunk)
+        np.testing.assert_array_equal(tensors["action"], expected_actions(observation(1)))
+        deadline = time.monotonic() + 30
+        while not (asked.process_id != before and asked.alive):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_what_was_never_asked_for_may_take_its_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("loopdit.deploy.serving.replica._LEAST_PATIENCE_S", 0.01)
+    monkeypatch.setattr("loopdit.deploy.serving.replica._PATIENCE", 0.0)
+    (made,) = start_replicas(1, mortal_policy)
+    try:
+        assert made.infer(observation(11), seed=0, loops=1, steps=1).loops == 1  # 0.1 s
+        with pytest.raises(ReplicaLost, match=r"did not answer within 0\.0 s"):
+            made.infer(observation(11), seed=0, loops=1, steps=1)
+        made.revive()
+        assert made.infer(observation(11), seed=0, loops=1, steps=1).loops == 1
+    finally:
+        made.close()
+
+
+def test_silence_is_counted_in_looks_so_that_a_pause_of_the_server_is_one_of_them():
+    assert list(looks(0.6)) == pytest.approx([0.25, 0.25, 0.1])
 
 
 def test_a_request_that_ends_every_process_is_given_up_and_the_others_are_served():
