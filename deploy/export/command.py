@@ -7,7 +7,6 @@ tolerance nothing is written.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,19 +15,20 @@ from rich.console import Console
 
 from loopdit.command import Command, run_command
 from loopdit.deploy.bench.latency import Workload, measure
-from loopdit.deploy.bundle.bundle import Bundle, file_entry, model_id
+from loopdit.deploy.bundle.bundle import Bundle
 from loopdit.deploy.bundle.manifest import FP32, WEIGHTS, Manifest
 from loopdit.deploy.bundle.probes import Probes, make_probes
 from loopdit.deploy.bundle.weights_file import WeightsFile
 from loopdit.deploy.bundle.witness import Witness, witness_inputs
 from loopdit.deploy.bundle.writer import staged_bundle, write_manifest
 from loopdit.deploy.export.config import ExportConfig
+from loopdit.deploy.export.described import described
 from loopdit.deploy.export.graph_parity import prove
 from loopdit.deploy.export.graph_precision import write_reduced
 from loopdit.deploy.export.graph_runner import BACKEND
 from loopdit.deploy.export.onnx_graphs import OPSET, export_denoise, export_encode
 from loopdit.deploy.export.parity import reference_chunks
-from loopdit.deploy.export.report import numbers_for_people, print_bundle, print_proofs
+from loopdit.deploy.export.report import print_bundle, print_proofs
 from loopdit.deploy.export.token_layout import token_layout
 from loopdit.errors import ConfigError
 from loopdit.machine import machine_and_versions
@@ -67,17 +67,8 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
         probes = _probes(policy, config)
         checkpoints.copy_policy(config.checkpoint, staging)
         _export_graphs(policy, loops, config, staging, console)
-        manifest = Manifest(
-            spec=policy.spec,
-            horizon=policy.horizon,
-            loops=loops,
-            default_loops=config.default_loops or loops[-1],
-            steps=config.steps,
-            temperature=policy.temperature if config.temperature is None else config.temperature,
-            model_id=model_id(file_entry(staging / WEIGHTS).sha256, policy.spec),
-            files={path.name: file_entry(path) for path in staging.iterdir()},
-            normalisation=numbers_for_people(policy.normalizer),
-            provenance=source.provenance,
+        manifest = replace(
+            described(policy, source.provenance, loops, OPSET, config, staging),
             instruction=policy.config.instruction,
             instructions=tuple(policy.config.instructions),
             max_steps=_max_steps(policy),
@@ -85,8 +76,6 @@ def export_bundle(config: ExportConfig, console: Console) -> Bundle:
             loop_graphs=config.loop_graphs,
             adaptive=None if adaptive is None else asdict(adaptive),
             layout=token_layout(policy),
-            exported={"at": datetime.now(UTC).isoformat(timespec="seconds"), "opset": OPSET}
-            | machine_and_versions(),
         )
         write_manifest(staging, manifest)
         parity = _prove(Bundle.open(staging), policy, probes, config, console)

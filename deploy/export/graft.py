@@ -12,21 +12,19 @@ computes what torch does (tests/deploy/export/test_graft_graphs.py). But who wou
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from loopdit.deploy.bundle.bundle import Bundle, file_entry, model_id
-from loopdit.deploy.bundle.manifest import FP32, WEIGHTS, Manifest
+from loopdit.deploy.bundle.bundle import Bundle
+from loopdit.deploy.bundle.manifest import FP32
 from loopdit.deploy.bundle.probes import Probes
 from loopdit.deploy.bundle.witness import Witness, witness_inputs
 from loopdit.deploy.bundle.writer import staged_bundle, write_manifest
 from loopdit.deploy.export.config import ExportConfig
+from loopdit.deploy.export.described import described
 from loopdit.deploy.export.parity import reference_chunks
-from loopdit.deploy.export.report import numbers_for_people
 from loopdit.errors import ConfigError
-from loopdit.machine import machine_and_versions
 from loopdit.policy.checkpoint import GRAFT, copy_policy
 from loopdit.policy.encoders.vocabulary import TASK
 from loopdit.policy.graft.checkpoint import load_graft_checkpoint
@@ -53,23 +51,12 @@ def export_graft(config: ExportConfig, console: Console) -> Bundle:
     learned = policy.config.decoder.learned
     with staged_bundle(config.out, config.overwrite) as staging:
         copy_policy(config.checkpoint, staging)
-        manifest = Manifest(
-            spec=policy.spec,
-            horizon=policy.horizon,
-            loops=loops,
-            default_loops=config.default_loops or loops[-1],
-            steps=config.steps,
-            temperature=policy.temperature if config.temperature is None else config.temperature,
-            model_id=model_id(file_entry(staging / WEIGHTS).sha256, policy.spec),
-            files={path.name: file_entry(path) for path in staging.iterdir()},
-            normalisation=numbers_for_people(policy.normalizer),
-            provenance=source.provenance,
+        manifest = replace(
+            described(policy, source.provenance, loops, None, config, staging),
             instruction=TASK,
             instructions=policy.config.vocabulary.instructions,
             max_steps=learned.train_timesteps if learned.kind in DIFFUSIONS else None,
             kind=GRAFT,
-            exported={"at": datetime.now(UTC).isoformat(timespec="seconds"), "opset": None}
-            | machine_and_versions(),
         )
         told = manifest.told(manifest.instructions[0])
         observation, noise = witness_inputs(policy.spec, policy.horizon, told)

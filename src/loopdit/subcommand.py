@@ -8,13 +8,46 @@ A word by its place is written as the option that it stands for, and the rest is
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from typing import NoReturn, TypeVar
 
 from loopdit.command import Command, run_command
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CommandGroup:
+    """A command that does nothing but by its subcommands. `does` and `note` are the first and the
+    last line of its --help; `subcommands` what each does; `module` names the one of a subcommand,
+    which is imported when it is asked for and has a `main` of the arguments."""
+
+    name: str
+    does: str
+    subcommands: Mapping[str, str]
+    module: Callable[[str], str]
+    note: str
+
+    def main(self) -> None:
+        """Do what the program's arguments say."""
+        first = sys.argv[1] if len(sys.argv) > 1 else ""
+        if first in self.subcommands:
+            import_module(self.module(first)).main(sys.argv[2:])
+        elif first in ("--help", "-h"):
+            sys.stdout.write(self._help_text())
+        elif not first:
+            have = ", ".join(self.subcommands)
+            sys.exit(f"{self.name}: error: no subcommand is given. They are: {have}.")
+        else:
+            refuse_subcommand(self.name, first, self.subcommands)
+
+    def _help_text(self) -> str:
+        lines = [f"{self.name}: {self.does}", "", "Subcommands (each with a --help of its own):"]
+        lines += [f"  {name:<10}{summary}" for name, summary in self.subcommands.items()]
+        return "\n".join([*lines, "", self.note]) + "\n"
 
 
 def run_subcommand(
