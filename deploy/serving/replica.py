@@ -7,7 +7,7 @@ a minute).
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from loopdit.datasets.spec import Observation
@@ -56,7 +56,7 @@ class Replica:
     def __init__(self, place: Callable[[], Place]) -> None:
         self._new_place = place
         self._place = place()
-        self._slowest_s: dict[tuple[int, int, int], float] = {}  # by loops, steps, batch
+        self._slowest_s: dict[Hashable, float] = {}  # by what was asked
         self._place.begin("load")
 
     def wait_loaded(self) -> None:
@@ -86,8 +86,8 @@ class Replica:
     ) -> list[Outcome]:
         """See `PlannedPolicy.infer_batch`. Raises ReplicaLost where its process ended, or answers
         no more."""
-        # Of a kind that was never asked for nothing is known: it may compile something first.
-        kind = loops, steps, len(asked)
+        # Of what was never asked for nothing is known: it may compile something first.
+        kind = loops, steps, may_stop, *(tuple(one.observation) for one in asked)
         slowest_s = self._slowest_s.get(kind)
         patience_s = math.inf
         if slowest_s is not None:
