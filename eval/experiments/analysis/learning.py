@@ -36,6 +36,12 @@ class BestArm:
         """Whether it is shown."""
         return self.p is not None and self.p <= _ALPHA
 
+    @property
+    def seems_learned(self) -> bool:
+        """Whether its mean beats chance, whatever the seeds show."""
+        bound = _LEAST if self.learned.above is None else self.learned.above
+        return self.value > bound
+
     def text(self) -> str:
         """ "total_loss is 0.98 times as good as constant_loss at best (loops=4)"."""
         where = selection_text({factor: [level] for factor, level in self.cell.items()})

@@ -12,8 +12,8 @@ family by Holm: the paper's experiments that were tested are one, ours are anoth
 
 and two that judge no claim:
 
-    nothing learned            no cell is shown to beat the constant predictor, or chance
-                               (`learning`)
+    nothing learned            no cell beats the constant predictor, or chance (`learning`); where
+                               one seems to and too few seeds show it, that is underpowered
     missing in the paper       number 23
 
 So "underpowered" does not mean that a larger run would find the claim, nor does "reproduced" mean
@@ -157,6 +157,9 @@ def _answered(experiment: Experiment, scale: str, results: Sequence[CellResult])
     if absent:
         return replace(one, why=f"Not all that its test needs was run ({'; '.join(absent)}).")
     best = unlearned(table)
+    if best is not None and best.seems_learned:
+        why = f"No test: the seeds do not show that any arm beats chance ({best.text()})."
+        return replace(one, verdict=UNDERPOWERED, why=why)
     if best is not None:
         return replace(one, verdict=NOTHING_LEARNED, why=f"No arm beats chance: {best.text()}.")
     if untestable:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import pytest
 from tests.eval.experiments.analysis.judging import HEAD, RATIO, Metrics, improving, judged, noise
 
-from loopdit.eval.experiments.analysis.verdict import NOTHING_LEARNED, REPRODUCED
+from loopdit.eval.experiments.analysis.verdict import NOTHING_LEARNED, REPRODUCED, UNDERPOWERED
 from loopdit.eval.experiments.experiment import experiments, read
 
 LEARNED = "learned: [{metric: loss, chance: constant}]\n"
@@ -63,6 +63,19 @@ def test_success_has_to_be_more_than_none_where_chance_is_none():
     nothing = judged(of, succeeding(0.0))
     assert nothing.verdict == NOTHING_LEARNED
     assert "success is 0 at best" in nothing.why
+
+
+def test_two_seeds_that_beat_chance_without_showing_it_have_not_learned_nothing():
+    learned = "learned: [{metric: success, above: 0.05}]\n"
+    of = read("one", HEAD.format(number=1).replace("analysis:", f"{learned}analysis:") + RATIO)
+
+    def succeeding(cell: Mapping[str, str], seed: int) -> Mapping[str, float]:
+        return {**improving(1.5)(cell, seed), "success": 1.0 if seed else 0.3}
+
+    found = judged(of, succeeding, seeds=2)
+    assert found.verdict == UNDERPOWERED
+    assert found.why.startswith("No test: the seeds do not show that any arm beats chance (success")
+    assert judged(of, succeeding, seeds=6).verdict == REPRODUCED
 
 
 def test_every_experiment_that_trains_says_what_has_to_be_learned():
