@@ -16,8 +16,8 @@ from loopdit.deploy.serving.replica_side import Facts, Recipe
 from loopdit.deploy.serving.served_policy import Asked, Inference, Outcome, PlannedPolicy
 from loopdit.errors import BundleError, LoopditError
 
-# An answer may take so many times as long as the slowest one to the like, and this at least: a busy
-# machine is not a silent one.
+# An answer may take so many times as long as the fastest one to the like, and this at least: a busy
+# machine is not a silent one. Not the slowest one: the first may have compiled something.
 _PATIENCE, _LEAST_PATIENCE_S = 30.0, 3.0
 
 
@@ -56,7 +56,7 @@ class Replica:
     def __init__(self, place: Callable[[], Place]) -> None:
         self._new_place = place
         self._place = place()
-        self._slowest_s: dict[Hashable, float] = {}  # by what was asked
+        self._fastest_s: dict[Hashable, float] = {}  # by what was asked
         self._place.begin("load")
 
     def wait_loaded(self) -> None:
@@ -88,14 +88,12 @@ class Replica:
         no more."""
         # Of what was never asked for nothing is known: it may compile something first.
         kind = loops, steps, may_stop, *(tuple(one.observation) for one in asked)
-        slowest_s = self._slowest_s.get(kind)
-        patience_s = math.inf
-        if slowest_s is not None:
-            patience_s = max(_PATIENCE * slowest_s, _LEAST_PATIENCE_S)
+        fastest_s = self._fastest_s.get(kind, math.inf)
+        patience_s = max(_PATIENCE * fastest_s, _LEAST_PATIENCE_S)
         began_s = time.monotonic()
         self._place.begin("infer_batch", asked, loops, steps, may_stop)
         outcomes = self._place.result(patience_s)
-        self._slowest_s[kind] = max(slowest_s or 0.0, time.monotonic() - began_s)
+        self._fastest_s[kind] = min(fastest_s, time.monotonic() - began_s)
         return outcomes
 
     def infer(
@@ -113,7 +111,7 @@ class Replica:
         go on with the old one until all are replaced."""
         before = self.model_id
         self.close()
-        self._slowest_s.clear()
+        self._fastest_s.clear()
         self._place = self._new_place()
         self._place.begin("load")
         self.wait_loaded()

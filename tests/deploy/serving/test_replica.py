@@ -118,14 +118,28 @@ def test_a_replica_that_answers_no_more_is_given_up_and_its_request_is_computed_
 
 def test_what_was_never_asked_for_may_take_its_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("loopdit.deploy.serving.replica._LEAST_PATIENCE_S", 0.01)
-    monkeypatch.setattr("loopdit.deploy.serving.replica._PATIENCE", 0.0)
+    monkeypatch.setattr("loopdit.deploy.serving.replica._PATIENCE", 0.01)
     (made,) = start_replicas(1, mortal_policy)
-    try:
+    try:  # of steps=2 nothing is known; of steps=1 that 0.1 s is not much
+        assert made.infer(observation(11), seed=0, loops=1, steps=2).loops == 1
         assert made.infer(observation(11), seed=0, loops=1, steps=1).loops == 1  # 0.1 s
         with pytest.raises(ReplicaLost, match=r"did not answer within 0\.0 s"):
             made.infer(observation(11), seed=0, loops=1, steps=1)
         made.revive()
         assert made.infer(observation(11), seed=0, loops=1, steps=1).loops == 1
+    finally:
+        made.close()
+
+
+def test_a_first_chunk_that_took_long_makes_nobody_patient(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("loopdit.deploy.serving.replica._LEAST_PATIENCE_S", 0.01)
+    monkeypatch.setattr("loopdit.deploy.serving.replica._PATIENCE", 10.0)
+    (made,) = start_replicas(1, mortal_policy)
+    try:
+        for x in (11, *[1] * 10):  # 0.1 s, then at once
+            made.infer(observation(x), seed=0, loops=1, steps=1)
+        with pytest.raises(ReplicaLost, match="did not answer within"):
+            made.infer(observation(11), seed=0, loops=1, steps=1)
     finally:
         made.close()
 
