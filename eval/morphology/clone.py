@@ -160,12 +160,12 @@ def returns(
     seeds = range(_CLOSED_LOOP, _CLOSED_LOOP + config.episodes)
     guess = best_guess(policy, robot.body, config.sampling_steps)
     copies = [Locomotion(task) for _ in seeds]
-    totals = run_policy(
+    played = run_policy(
         copies, lambda seen: guess(torch.from_numpy(seen)).numpy(), seeds, config.execute
     )
     expert, one = load_expert(expert_file(task)), copies[0]
     found = {
-        "policy": totals.tolist(),
+        "policy": played.returns.tolist(),
         "expert": [run_expert(one, expert, seed).total for seed in seeds],
         "random": [run_random(one, seed) for seed in seeds],
     }

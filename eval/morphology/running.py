@@ -6,6 +6,7 @@ over an episode of at most `max_steps` (1,000) steps: comparable with published 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -65,22 +66,30 @@ def run_random(robot: Locomotion, seed: int, steps: int | None = None) -> float:
     return total
 
 
+class Played(NamedTuple):
+    """Episodes side by side, (B,) each: returns, and whether each ran as far as the suite's task
+    asks (envs/suites/locomotion)."""
+
+    returns: np.ndarray
+    successes: np.ndarray
+
+
 def run_policy(
     robots: Sequence[Locomotion],
     act: Callable[[np.ndarray], np.ndarray],
     seeds: Sequence[int],
     execute: int = 1,
     steps: int | None = None,
-) -> np.ndarray:
-    """The returns (episodes,) of a policy, one episode in each robot, side by side.
+) -> Played:
+    """A policy's episodes, one in each robot.
 
     `act` maps observations (B, P) float32 to chunks (B, H, A), of which `execute` actions are
     played. Robots that have fallen stay in the batch, and earn nothing more.
     """
     for robot, seed in zip(robots, seeds, strict=True):
         robot.reset(seed)
-    totals = np.zeros(len(robots))
-    over = np.zeros(len(robots), dtype=bool)
+    returns = np.zeros(len(robots))
+    successes, over = (np.zeros(len(robots), dtype=bool) for _ in range(2))
     chunks = np.zeros(0)
     for step in range(steps or robots[0].max_steps):
         if step % execute == 0:
@@ -89,8 +98,9 @@ def run_policy(
         for i, robot in enumerate(robots):
             if not over[i]:
                 outcome = robot.step(chunks[i, step % execute].astype(np.float32))
-                totals[i] += outcome.reward
+                returns[i] += outcome.reward
+                successes[i] |= outcome.success
                 over[i] = outcome.over
         if over.all():
             break
-    return totals
+    return Played(returns, successes)

@@ -176,7 +176,10 @@ def _closed_loop(
     found = closed_loop(
         options.runner, act, options.episodes, options.execute, options.recording.episode_steps
     )
-    return {f"success{name}": found.success, f"return{name}": found.mean_return}
+    return {
+        f"success{name}": float(found.successes.mean()),
+        f"return{name}": float(found.returns.mean()),
+    }
 
 
 def _spec(runner: str) -> PolicySpec:

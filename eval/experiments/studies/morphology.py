@@ -123,9 +123,9 @@ def _closed_loops(
         found = closed_loop(
             name, act, options.episodes, options.execute, options.recording.episode_steps
         )
-        metrics[f"return_{name}"] = found.mean_return
-        metrics[f"success_{name}"] = found.success
-        successes.append(found.success)
+        metrics[f"return_{name}"] = float(found.returns.mean())
+        metrics[f"success_{name}"] = float(found.successes.mean())
+        successes.append(metrics[f"success_{name}"])
     return {"success": fmean(successes), **metrics}
 
 

@@ -17,7 +17,7 @@ from loopdit.errors import ConfigError
 from loopdit.eval.morphology.demonstrations import demonstrate
 from loopdit.eval.morphology.expert import expert_file, load_expert
 from loopdit.eval.morphology.recipes import RECIPES
-from loopdit.eval.morphology.running import Run
+from loopdit.eval.morphology.running import Played, Run, run_policy
 from loopdit.eval.perturb import NoiseConfig
 
 RUNNERS = tuple(sorted(RECIPES))
@@ -64,45 +64,20 @@ def recorded(task: str, config: RecordingConfig) -> Recorded:
     return Recorded(tuple(runs[: config.demonstrations]), tuple(runs[config.demonstrations :]))
 
 
-@dataclass(frozen=True)
-class ClosedLoop:
-    """Of several episodes: the mean return, and the share that ran as far as the suite's task asks
-    (envs/suites/locomotion)."""
-
-    mean_return: float
-    success: float
-
-
 def closed_loop(
     task: str,
     act: Callable[[np.ndarray], np.ndarray],
     episodes: int,
     execute: int,
     steps: int,
-) -> ClosedLoop:
-    """`act` maps observations (B, P) float32 to chunks (B, H, A), of which `execute` actions are
-    played. Episodes run side by side, from starts that no demonstration has."""
+) -> Played:
+    """`run_policy` on one runner, from starts that no demonstration has."""
     robots = [Locomotion(task) for _ in range(episodes)]
-    for index, robot in enumerate(robots):
-        robot.reset(_CLOSED_LOOP + index)
-    total, done = np.zeros(episodes), np.zeros(episodes, bool)
-    fallen = np.zeros(episodes, bool)
-    chunks = np.zeros(0)
-    for step in range(steps):
-        if step % execute == 0:
-            chunks = act(np.stack([robot.proprio() for robot in robots]).astype(np.float32))
-        for index, robot in enumerate(robots):
-            if fallen[index]:
-                continue
-            outcome = robot.step(chunks[index, step % execute].astype(np.float32))
-            total[index] += outcome.reward
-            done[index] |= outcome.success
-            fallen[index] = outcome.over
-        if fallen.all():
-            break
+    seeds = range(_CLOSED_LOOP, _CLOSED_LOOP + episodes)
+    played = run_policy(robots, act, seeds, execute, steps)
     for robot in robots:
         robot.close()
-    return ClosedLoop(float(total.mean()), float(done.mean()))
+    return played
 
 
 def joined(runs: Sequence[Run], steps_ahead: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -22,9 +22,12 @@ def test_robots_side_by_side_earn_what_they_earn_alone():
         first = np.clip(seen[:, None, [2, 3, 4]] * 3, -1, 1)
         return np.concatenate([first, -first], axis=1)
 
-    together = run_policy([Locomotion(task) for _ in seeds], act, seeds, execute=2, steps=80)
-    alone = [run_policy([Locomotion(task)], act, [seed], execute=2, steps=80)[0] for seed in seeds]
-    np.testing.assert_allclose(together, alone)
+    def play(*seeds: int) -> np.ndarray:
+        robots = [Locomotion(task) for _ in seeds]
+        return run_policy(robots, act, seeds, execute=2, steps=80).returns
+
+    together = play(*seeds)
+    np.testing.assert_allclose(together, np.concatenate([play(seed) for seed in seeds]))
     assert len(set(together.tolist())) == 3
 
 
