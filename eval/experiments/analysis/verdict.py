@@ -7,14 +7,11 @@ family by Holm: the paper's experiments that were tested are one, ours are anoth
     reproduced                 its corrected p_supports is at most 5 %
     not reproduced             not that, and its corrected p_refutes is at most 5 %
     underpowered               neither: what was measured leaves room for the claim and against it,
-                               or its test could not be made of it
+                               its test could not be made of it, or it compares models that are not
+                               shown to beat the constant predictor, or chance (`learning`)
     not run at this scale      no results, not all cells, or a smoke run, which shows values alone
 
-and two that judge no claim:
-
-    nothing learned            no cell beats the constant predictor, or chance (`learning`); where
-                               one seems to and too few seeds show it, that is underpowered
-    missing in the paper       number 23
+and "missing in the paper" is number 23.
 
 So "underpowered" does not mean that a larger run would find the claim, nor does "reproduced" mean
 its size: `size` says how the number compares.
@@ -38,9 +35,8 @@ REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
 UNDERPOWERED = "underpowered"
 NOT_RUN = "not run at this scale"
-NOTHING_LEARNED = "nothing learned"
 MISSING = "missing in the paper"
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, UNDERPOWERED, NOTHING_LEARNED, NOT_RUN, MISSING)
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, UNDERPOWERED, NOT_RUN, MISSING)
 ALPHA = 0.05
 SMOKE = "smoke"
 
@@ -157,11 +153,13 @@ def _answered(experiment: Experiment, scale: str, results: Sequence[CellResult])
     if absent:
         return replace(one, why=f"Not all that its test needs was run ({'; '.join(absent)}).")
     best = unlearned(table)
-    if best is not None and best.seems_learned:
-        why = f"No test: the seeds do not show that any arm beats chance ({best.text()})."
-        return replace(one, verdict=UNDERPOWERED, why=why)
     if best is not None:
-        return replace(one, verdict=NOTHING_LEARNED, why=f"No arm beats chance: {best.text()}.")
+        shown = (
+            "No test: the seeds do not show that any arm beats chance"
+            if best.seems_learned
+            else "Nothing was learned, so noise is compared: no arm beats chance"
+        )
+        return replace(one, verdict=UNDERPOWERED, why=f"{shown} ({best.text()}).")
     if untestable:
         return replace(one, verdict=UNDERPOWERED, why=f"No test: {'; '.join(untestable)}.")
     deciding = [finding for finding in findings if not finding.beside]

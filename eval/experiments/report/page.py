@@ -10,7 +10,6 @@ from loopdit.eval.experiments.analysis.verdict import (
     MISSING,
     NOT_REPRODUCED,
     NOT_RUN,
-    NOTHING_LEARNED,
     REPRODUCED,
     UNDERPOWERED,
     VERDICTS,
@@ -35,7 +34,6 @@ _CLASSES = {
     REPRODUCED: "good",
     NOT_REPRODUCED: "bad",
     UNDERPOWERED: "open",
-    NOTHING_LEARNED: "none",
     NOT_RUN: "none",
     MISSING: "none",
 }
