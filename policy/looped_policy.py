@@ -247,25 +247,22 @@ class LoopedPolicy(nn.Module):
         actions: Tensor,
         valid: Tensor,
         draws: Draws,
-        distill: float,
-        proprio_noise: float = 0.0,
-        seen: Tensor | None = None,
         plan: DepthPlan | None = None,
-        truncate: int = 0,
+        *,
+        seen: Tensor | None = None,
+        proprio_noise: float = 0.0,
     ) -> ExitLosses:
         """Training losses of each exit, from raw observations and actions (B, H, A).
 
         valid (B, H) marks actions inside the episode; those that are committed are not learned
         from, because the policy is told them.
-        `distill` in [0, 1) is the share of a shallower exit's target that is the deepest exit's
-        own prediction rather than the demonstration: the same optimum with less noise.
+        `plan` says which loops are run and what they are taught: where it is None all of them, by
+        the demonstrations alone.
         `seen` (B, O) bool hides past observations where it is false (see `training/augmentation`).
         `proprio_noise` (in normalised units) keeps the policy from reading its next action off
         its own pose to a precision that a real arm does not have.
-        `plan` says which loops are run and supervised: all where it is None. `truncate`: how many
-        of the last loops carry gradient, 0 for all.
         """
-        loops, only = plan or DepthPlan(self.max_loops, None)
+        loops, only, distill, truncate = plan or DepthPlan(self.max_loops)
         inputs = self.normalized(observation)._replace(seen=seen)
         if proprio_noise:
             inputs = inputs._replace(proprio=inputs.proprio + proprio_noise * draws.proprio)

@@ -33,6 +33,7 @@ from loopdit.datasets.store import Episode, EpisodeWriter
 from loopdit.datasets.windows import Batch, WindowSampler
 from loopdit.machine import describe_machine, machine_and_versions
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.depth import plan_depth
 from loopdit.policy.training.config import TrainConfig
 from loopdit.policy.training.data import TrainingData, open_data
 from loopdit.policy.training.loop import TrainingLoop
@@ -147,6 +148,7 @@ def _bare_loop(
     """A function that takes so many steps and returns their seconds."""
     policy = policy.to(device)
     sampler = data.sampler()
+    plan = plan_depth(config.depth, policy.depths, 0, 0.0)
     loaded = [_on_device(sampler.batch(step), device) for step in range(PRELOADED)]
     optimizer = torch.optim.AdamW(
         policy.parameters(),
@@ -166,7 +168,7 @@ def _bare_loop(
             draws = policy.draw(len(actions), generator)
             with autocast:
                 losses = policy.losses(
-                    observation, actions, valid, draws, config.depth.distill, config.proprio_noise
+                    observation, actions, valid, draws, plan, proprio_noise=config.proprio_noise
                 )
             optimizer.zero_grad()
             losses.objective.mean().backward()

@@ -66,13 +66,11 @@ class GraftLosses(NamedTuple):
 
 class LossConfig(NamedTuple):
     """What counts. `levels`: actions are learned at all noise levels, from the pass that the
-    video's loss runs (the paper's way), or at the one that is served, in a pass of its own.
-    `distill` as in `objectives/depth`, of both losses."""
+    video's loss runs (the paper's way), or at the one that is served, in a pass of its own."""
 
     actions: float = 1.0
     video: float = 1.0
     levels: str = ALL_LEVELS
-    distill: float = 0.5
     checkpointing: str = "none"
 
 
@@ -99,7 +97,8 @@ def graft_losses(
     plan: DepthPlan | None = None,
 ) -> GraftLosses:
     """Of latents (B, T, C, h, w), numbers of tasks (B,), raw actions (B, H, A), of which `valid`
-    (B, H) count. `plan`: all depths where it is None."""
+    (B, H) count. `plan`: of both losses; where it is None all depths, none taught by another."""
+    plan = plan or DepthPlan(policy.max_loops)
     depths = planned_depths(policy, plan)
     text = policy.text(task)
     passes: list[GraftOutput] = []
@@ -107,7 +106,7 @@ def graft_losses(
     if config.video or config.levels == ALL_LEVELS:
         passes = _passes(policy, latents, text, draws.video, draws.level, depths, config)
         if config.video:
-            video = video_losses(policy, passes, latents, draws, config.distill)
+            video = video_losses(policy, passes, latents, draws, plan.distill)
     if config.levels == SERVED:
         level = torch.full_like(draws.level, policy.config.noise_level)
         passes = _passes(policy, latents, text, draws.video, level, depths, config)
@@ -118,8 +117,8 @@ def graft_losses(
         valid,
         draws.noise,
         draws.times,
-        config.distill,
-        None if plan is None or policy.config.graft.looped == BACKBONE else plan.only,
+        plan.distill,
+        None if policy.config.graft.looped == BACKBONE else plan.only,
         policy.ends,
     )
     ponder = torch.stack([said.ponder for said in passes]).mean()
@@ -147,11 +146,11 @@ def velocity(policy: GraftPolicy, latents: Tensor, noise: Tensor, level: Tensor)
     return policy.scheduler.get_velocity(latents, noise, level)  # pyright: ignore[reportArgumentType] - its annotation says IntTensor
 
 
-def planned_depths(policy: GraftPolicy, plan: DepthPlan | None) -> list[int]:
+def planned_depths(policy: GraftPolicy, plan: DepthPlan) -> list[int]:
     """Each K of the backbone that a step runs, the deepest last; 1 where another part is looped."""
     if policy.config.graft.looped != BACKBONE:
         return [1]
-    if plan is None or plan.only is None:
+    if plan.only is None:
         return list(policy.depths)
     return sorted({plan.only, plan.loops})
 

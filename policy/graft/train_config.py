@@ -128,9 +128,7 @@ class GraftTrainConfig(RunConfig):
     @property
     def losses(self) -> LossConfig:
         """What counts in a step."""
-        return LossConfig(
-            self.action_weight, self.video_weight, self.levels, self.depth.distill, self.checkpoint
-        )
+        return LossConfig(self.action_weight, self.video_weight, self.levels, self.checkpoint)
 
     @property
     def data_options(self) -> TrainConfig:

@@ -87,24 +87,29 @@ class ExitLosses(NamedTuple):
 
 
 class DepthPlan(NamedTuple):
-    """Of one training step: the loops that are run, and the K that is supervised besides the last;
-    None for all of the model's depths."""
+    """What one training step does with depth: the loops that it runs, and of them
+
+    only: the K that is supervised besides the last; None for all of the model's depths.
+    distill: the share of the deepest exit in a shallower one's target (`exit_objectives`).
+    truncate: how many of the last loops carry gradient, 0 for all.
+    """
 
     loops: int
-    only: int | None
+    only: int | None = None
+    distill: float = 0.0
+    truncate: int = 0
 
 
 def plan_depth(config: DepthConfig, depths: range, step: int, uniform: float) -> DepthPlan:
     """What optimizer step `step`, counted from 0, trains of a model with these depths. `uniform` in
     [0, 1) is what chance decides, for the mode that needs it. The paper's curriculum is
     min(1 + step // 1000, max_loops) in a training of 5,000 steps."""
-    deepest = depths[-1]
-    if config.mode == ALL:
-        return DepthPlan(deepest, None)
+    loops, only = depths[-1], None
     if config.mode == RANDOM:
-        return DepthPlan(deepest, depths[min(int(uniform * len(depths)), len(depths) - 1)])
-    loops = min(depths[0] + step // config.stage, deepest)
-    return DepthPlan(loops, loops)
+        only = depths[min(int(uniform * len(depths)), len(depths) - 1)]
+    elif config.mode == CURRICULUM:
+        loops = only = min(depths[0] + step // config.stage, loops)
+    return DepthPlan(loops, only, config.distill, config.truncate)
 
 
 def exit_objectives(

@@ -19,7 +19,7 @@ from loopdit.datasets.windows import Batch
 from loopdit.policy.checkpoint import CheckpointContent, TrainingState
 from loopdit.policy.fixed_point.contraction import contraction_penalty, state_shape
 from loopdit.policy.looped_policy import Draws, LoopedPolicy
-from loopdit.policy.objectives.depth import DepthConfig, DepthPlan, ExitLosses, plan_depth
+from loopdit.policy.objectives.depth import DepthPlan, ExitLosses, plan_depth
 from loopdit.policy.training import non_finite
 from loopdit.policy.training.augmentation import augmented, draw_chances
 from loopdit.policy.training.config import TrainConfig
@@ -64,9 +64,7 @@ class Trainer:
         self._optimization = Optimization(dict(self.policy.named_parameters()), config)
         self._values: list[Tensor] = list(self.policy.parameters())
         self._averaged: list[Tensor] = list(self.average.parameters())
-        self._losses = joined_model(
-            accelerator, _Losses(self.policy, config.depth, config.proprio_noise)
-        )
+        self._losses = joined_model(accelerator, _Losses(self.policy, config.proprio_noise))
         self._generator = torch.Generator(accelerator.device)
         self._reader = WindowReader(policy.config, instructions, accelerator.device)
 
@@ -207,10 +205,9 @@ class Trainer:
 class _Losses(nn.Module):
     """The losses as a module's forward: what accelerate wraps, and what is compiled."""
 
-    def __init__(self, policy: LoopedPolicy, depth: DepthConfig, proprio_noise: float) -> None:
+    def __init__(self, policy: LoopedPolicy, proprio_noise: float) -> None:
         super().__init__()
         self.policy = policy
-        self._depth = depth
         self._proprio_noise = proprio_noise
 
     def forward(
@@ -224,10 +221,8 @@ class _Losses(nn.Module):
         probe: Tensor | None,
     ) -> tuple[ExitLosses, Tensor | None]:
         """And the penalty on what the last loop amplifies, where there is a `probe` of it."""
-        distill, truncate = self._depth.distill, self._depth.truncate
-        noise = self._proprio_noise
         losses = self.policy.losses(
-            observation, actions, valid, draws, distill, noise, seen, plan, truncate
+            observation, actions, valid, draws, plan, seen=seen, proprio_noise=self._proprio_noise
         )
         if probe is None:
             return losses, None

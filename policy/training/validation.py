@@ -87,8 +87,8 @@ class Validation:
             actions += count
             target = policy.normalizer.chunk(chunk)
             found = {
-                "loss": policy.losses(observation, chunk, valid, drawn, 0.0).error,
-                "action_error": policy.losses(observation, chunk, valid, blank, 0.0).error
+                "loss": policy.losses(observation, chunk, valid, drawn).error,
+                "action_error": policy.losses(observation, chunk, valid, blank).error
                 if policy.objective.direct
                 else _sampled_error(policy, observation, target, valid, drawn.noise, generator),
                 "constant_error": (target - constant).square().mean(-1)[valid].mean(),

@@ -13,6 +13,7 @@ from loopdit.policy.adaptive_depth import act_adaptively, loop_changes
 from loopdit.policy.checkpoint import load_checkpoint
 from loopdit.policy.looped_dit_config import LoopedDiTConfig
 from loopdit.policy.looped_policy import LoopedPolicy
+from loopdit.policy.objectives.depth import DepthPlan
 from loopdit.policy.stopping_rule import StoppingRule
 from loopdit.policy.training.train import train
 
@@ -41,7 +42,9 @@ def test_one_depth_is_trained_as_if_there_were_no_exits_before_it(tmp_path: Path
     draws = every.draw(5, torch.Generator().manual_seed(1))
     observation = {"proprio": torch.randn(5, 3, generator=torch.Generator().manual_seed(2))}
     chunk, valid = torch.randn(draws.noise.shape), torch.ones(5, 4, dtype=torch.bool)
-    found, alone = (p.losses(observation, chunk, valid, draws, 0.5) for p in (every, one))
+    found, alone = (
+        p.losses(observation, chunk, valid, draws, DepthPlan(3, distill=0.5)) for p in (every, one)
+    )
     torch.testing.assert_close(alone.objective, found.objective[-1:])
     torch.testing.assert_close(alone.error, found.error[-1:])
 

@@ -81,7 +81,7 @@ def test_what_is_hidden_has_no_influence_and_what_is_seen_has(policy: LoopedPoli
     actions, valid = torch.rand(2, 4, 2), torch.ones(2, 4, dtype=torch.bool)
 
     def loss(given: dict[str, torch.Tensor], seen: torch.Tensor | None) -> list[float]:
-        return policy.losses(given, actions, valid, draws, 0.0, seen=seen).error.tolist()
+        return policy.losses(given, actions, valid, draws, seen=seen).error.tolist()
 
     given = observed()
     other = {name: value.clone() for name, value in given.items()}

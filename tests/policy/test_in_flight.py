@@ -91,10 +91,10 @@ def test_committed_actions_are_not_learned_from(policy: LoopedPolicy):
     actions = torch.rand(1, 4, 2)
     other = actions.clone()
     other[:, :2] += 5
-    one, same = (policy.losses(given, a, valid, draws, 0.0).error for a in (actions, other))
+    one, same = (policy.losses(given, a, valid, draws).error for a in (actions, other))
     torch.testing.assert_close(one, same)
     other[:, 2] += 5
-    assert not torch.allclose(one, policy.losses(given, other, valid, draws, 0.0).error)
+    assert not torch.allclose(one, policy.losses(given, other, valid, draws).error)
 
 
 def slow_count(most: int, chance: float) -> int:
@@ -197,9 +197,7 @@ def test_a_dense_policy_is_told_of_them_too():
 def test_windows_of_which_nothing_is_left_to_learn_cost_nothing(policy: LoopedPolicy):
     draws = policy.draw(1, torch.Generator().manual_seed(0))
     last = torch.tensor([[True, False, False, False]])  # the last step of an episode
-    losses = policy.losses(
-        observed(2, COMMITTED_ACTIONS), torch.zeros(1, 4, 2), last, draws, distill=0.5
-    )
+    losses = policy.losses(observed(2, COMMITTED_ACTIONS), torch.zeros(1, 4, 2), last, draws)
     assert not losses.objective.any()
     assert not losses.error.any()
 

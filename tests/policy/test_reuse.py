@@ -200,7 +200,7 @@ def test_a_fine_tuned_policy_begins_closer_than_a_fresh_one(tmp_path: Path):
     def loss(of: LoopedPolicy, actions: torch.Tensor) -> torch.Tensor:
         seen = {camera.name: frames for camera in of.spec.cameras} | {PROPRIO: proprio}
         draws = of.draw(64, torch.Generator().manual_seed(1))
-        return of.losses(seen, actions, valid, draws, distill=0.0).objective.mean()
+        return of.losses(seen, actions, valid, draws).objective.mean()
 
     torch.manual_seed(0)
     trained = LoopedPolicy(spec(), SMALL)

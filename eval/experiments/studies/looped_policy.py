@@ -130,9 +130,7 @@ def _train(
             windows.chunks.to(device),
             windows.valid.bool().to(device),
             drawn,
-            options.depth.distill,
-            plan=plan,
-            truncate=options.depth.truncate,
+            plan,
         )
         loss = losses.objective.mean()
         loss.backward()

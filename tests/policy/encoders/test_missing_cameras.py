@@ -48,7 +48,7 @@ def test_what_is_in_a_missing_cameras_place_changes_neither_the_chunk_nor_what_i
         given["images.camera1"][0] = content
         made.zero_grad()
         chunk = made.act(given, noise, loops=2, steps=3)
-        losses = made.losses(given, actions, torch.ones(2, 4, dtype=torch.bool), draws, 0.5)
+        losses = made.losses(given, actions, torch.ones(2, 4, dtype=torch.bool), draws)
         losses.objective.mean().backward()
         gradients = [p.grad.clone() for p in made.parameters() if p.grad is not None]
         found.append([chunk, losses.error, *gradients])

@@ -45,14 +45,13 @@ def test_the_velocity_and_the_noisy_latents_give_the_latents_back():
 @pytest.mark.parametrize(
     ("plan", "depths"),
     [
-        (None, [1, 2, 3]),
-        (DepthPlan(3, None), [1, 2, 3]),
+        (DepthPlan(3), [1, 2, 3]),
         (DepthPlan(3, 1), [1, 3]),
         (DepthPlan(3, 3), [3]),
         (DepthPlan(2, 2), [2]),
     ],
 )
-def test_a_step_runs_the_depths_that_are_planned(plan: DepthPlan | None, depths: list[int]):
+def test_a_step_runs_the_depths_that_are_planned(plan: DepthPlan, depths: list[int]):
     policy = small_policy(loops=3)
     assert planned_depths(policy, plan) == depths
     found = graft_losses(policy, *batch(policy), _draws(policy), LossConfig(), plan)
@@ -69,8 +68,8 @@ def test_a_shallower_depth_is_taught_by_the_deepest():
 
     def gradient(distill: float) -> torch.Tensor:
         policy.zero_grad()
-        config = LossConfig(distill=distill, video=0.0)
-        graft_losses(policy, *inputs, draws, config).objective.backward()
+        plan = DepthPlan(2, distill=distill)
+        graft_losses(policy, *inputs, draws, LossConfig(video=0.0), plan).objective.backward()
         gradient = policy.graft.loop_parameters()[0].grad
         assert gradient is not None
         return gradient[0].clone()

@@ -97,14 +97,17 @@ def test_errors_are_those_of_chunks_whatever_the_model_says(kind: str):
 
 def test_each_mode_runs_and_supervises_its_depth():
     every = range(1, 5)
-    assert plan_depth(DepthConfig(), every, 0, 0.0) == (4, None)
-    steps = (0, 1000, 2999, 4000)
-    growing = [plan_depth(DepthConfig("curriculum"), range(1, 4), step, 0.0) for step in steps]
+    assert plan_depth(DepthConfig(distill=0.3), every, 0, 0.0) == (4, None, 0.3, 0)
+
+    def planned(mode: str, depths: range, step: int, uniform: float) -> tuple[int, int | None]:
+        return plan_depth(DepthConfig(mode), depths, step, uniform)[:2]
+
+    growing = [planned("curriculum", range(1, 4), step, 0.0) for step in (0, 1000, 2999, 4000)]
     assert growing == [(1, 1), (2, 2), (3, 3), (3, 3)]
-    assert plan_depth(DepthConfig("curriculum"), range(2, 5), 1000, 0.0) == (3, 3)
-    drawn = [plan_depth(DepthConfig("random"), every, 0, u) for u in (0.0, 0.24, 0.25, 0.99)]
+    assert planned("curriculum", range(2, 5), 1000, 0.0) == (3, 3)
+    drawn = [planned("random", every, 0, u) for u in (0.0, 0.24, 0.25, 0.99)]
     assert drawn == [(4, 1), (4, 1), (4, 2), (4, 4)]
-    assert plan_depth(DepthConfig("random"), range(3, 5), 0, 0.4) == (4, 3)
+    assert planned("random", range(3, 5), 0, 0.4) == (4, 3)
 
 
 def test_a_depth_that_cannot_be_trained_is_refused():
