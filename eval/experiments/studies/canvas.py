@@ -28,7 +28,8 @@ from loopdit.eval.experiments.canvas.errors import (
     region_errors,
     rows_of,
 )
-from loopdit.eval.experiments.canvas.measures import MEASURES, Trained
+from loopdit.eval.experiments.canvas.measures.registry import MEASURES
+from loopdit.eval.experiments.canvas.measures.trained import Trained
 from loopdit.eval.experiments.canvas.stacks import STACKS, put_stack
 from loopdit.eval.experiments.studies.study import Outcome
 from loopdit.eval.experiments.tasks.canvas_task import HELD_OUT, TRAIN

@@ -8,7 +8,8 @@ from tests.eval.experiments.canvas.models import model_of
 from torch import Tensor
 
 from loopdit.eval.experiments.canvas.errors import best_guess, constant_errors, region_errors
-from loopdit.eval.experiments.canvas.measures import MEASURES, Trained
+from loopdit.eval.experiments.canvas.measures.registry import MEASURES
+from loopdit.eval.experiments.canvas.measures.trained import Trained
 from loopdit.eval.experiments.tasks.registry import task_named
 from loopdit.policy.canvas.canvas_model import CanvasModel
 from loopdit.policy.loops.config import LoopConfig
