@@ -3,7 +3,7 @@
 An arm is a policy with how it is trained and the conditions that it is measured under. A study is
 the tasks, training seeds and sizes of one comparison; its folder holds
 
-    OUT/study.json                       the sizes, so that none are mixed
+    OUT/study.json                       the sizes and the data, so that none are mixed
     OUT/<arm>/<task>-<seed>/checkpoint   the training, with metrics.jsonl
     OUT/<arm>/<task>-<seed>/eval         eval.json
     OUT/<arm>/<task>-<seed>/held_out.json
@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import ConfigError
 from loopdit.whole_file import whole_file
 
@@ -127,15 +128,31 @@ class Study:
         """The demonstrations."""
         return self.data / f"{task}.zarr"
 
+    def demonstrations(self) -> dict[str, dict[str, Any]]:
+        """Of each task whose store is here, its digest and how many episodes it has."""
+        here = [task for task in self.tasks if self.store(task).exists()]
+        stores = {task: EpisodeStore.open(self.store(task)) for task in here}
+        return {
+            task: {"digest": store.digest(), "episodes": len(store.episodes)}
+            for task, store in stores.items()
+        }
+
     def take_up(self) -> None:
-        """Write the sizes into a new folder. Raises ConfigError for a folder of other ones."""
+        """Write sizes and data into a new folder. Raises ConfigError for a folder of other ones."""
         sizes = {name: asdict(self)[name] for name in ("steps", "episodes", "windows")}
-        path = self.out / "study.json"
+        path, data = self.out / "study.json", self.demonstrations()
         if path.exists():
             there: Any = json.loads(path.read_text())
+            known = there.pop("data")
             if there != sizes:
                 raise ConfigError(f"{path} says {there}, not {sizes}. Choose another --out.")
-            return
+            for task in known.keys() & data.keys():
+                if known[task] != data[task]:
+                    raise ConfigError(
+                        f"{path} says that {task} has {known[task]}, not {data[task]} as in "
+                        f"{self.store(task)}. Choose another --out, or the data that it began with."
+                    )
+            data = known | data
         self.out.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as aside:
-            aside.write_text(json.dumps(sizes) + "\n")
+            aside.write_text(json.dumps(sizes | {"data": data}) + "\n")

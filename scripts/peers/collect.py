@@ -1,14 +1,15 @@
 """What the programs of a study left, as one record of plain JSON.
 
-    {"about": {"machine", "versions", "commit", "lerobot"}, "study": {...}, "ship",
+    {"about": {"machine", "versions", "commit", "lerobot"}, "ship",
+     "study": {..., "data": of each task the store's "digest" and "episodes"},
      "arms": [{"name", "title", "options", "lerobot", "alone"}],
      "runs": [{"arm", "task", "seed", "parameters", "minutes", "samples_per_s": {q25, median, q75},
                "validation": what its own training measured last, "held_out": see held_out.py,
                "results": [{"loops", "steps", "successes", "episodes", "ci95", "outcomes"}]}],
      "latency": see chunk_latency.py, or null}
 
-A run is there once it has rollouts, or was in an earlier record of the same sizes and arm: so a
-study goes on where another machine stopped. `outcomes` has a letter for each test seed in their
+A run is there once it has rollouts, or was in an earlier record of the same sizes, data and arm: so
+a study goes on where another machine stopped. `outcomes` has a letter for each test seed in their
 order: S success, F failure, U unstable, E error.
 """
 
@@ -34,17 +35,19 @@ RunName = tuple[str, str, int]  # arm, task, training seed
 
 def recorded(study: Study, arms: Sequence[Arm], record: Path) -> dict[RunName, dict[str, Any]]:
     """The whole runs of an earlier record, where that is of the same sizes, by arms that are
-    trained in the same way still."""
+    trained in the same way still, on the demonstrations that are here, if any are."""
     earlier = _json(record)
     sizes = ("steps", "episodes", "windows")
     if earlier is None or any(earlier["study"][n] != getattr(study, n) for n in sizes):
         return {}
+    known, here = earlier["study"]["data"], study.demonstrations()
     trained = {arm["name"]: arm["options"] for arm in earlier["arms"]}
     same = {arm.name: arm for arm in arms if trained.get(arm.name) == list(arm.options)}
     return {
         (run["arm"], run["task"], run["seed"]): run
         for run in earlier["runs"]
         if run["arm"] in same and _covers(run["held_out"], same[run["arm"]].conditions)
+        if here.get(run["task"], known[run["task"]]) == known[run["task"]]
     }
 
 
@@ -60,13 +63,14 @@ def collected(study: Study, arms: Sequence[Arm], record: Path) -> dict[str, Any]
     order = {arm.name: place for place, arm in enumerate(arms)}
     runs = [found[name] for name in sorted(found, key=lambda name: (order[name[0]], *name[1:]))]
     present = {run["arm"] for run in runs}
+    data = (_json(record) or {"study": {"data": {}}})["study"]["data"] | study.demonstrations()
     described = ("name", "title", "options", "lerobot", "alone")
     latency = _json(study.out / "chunk_latency.json")
     if latency is None and runs:
         latency = (_json(record) or {"latency": None})["latency"]
     return {
         "about": _about(study, arms),
-        "study": {name: v for name, v in asdict(study).items() if name not in ("data", "out")},
+        "study": {name: v for name, v in asdict(study).items() if name != "out"} | {"data": data},
         "ship": SHIP,
         "arms": [
             {name: asdict(arm)[name] for name in described} for arm in arms if arm.name in present

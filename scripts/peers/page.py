@@ -22,8 +22,8 @@ _HEAD = """# Peers
 
 Written by `scripts/peers/run.py`; do not edit. The policy that we ship beside a plain DiT of
 matched depth and one of matched parameters, the dense canvas, and LeRobot's own diffusion policy:
-trained on the same demonstrations in the same order for {steps:,} optimizer steps of 64 windows,
-and evaluated alike on {episodes} test seeds after each training. {of_how_many}
+trained on the same demonstrations ({demonstrations}) in the same order for {steps:,} optimizer
+steps of 64 windows, and evaluated alike on {episodes} test seeds after each training. {of_how_many}
 """
 
 _LEROBOT = """
@@ -89,8 +89,17 @@ class Lead(NamedTuple):
 def page(record: Record) -> str:
     """The whole page."""
     study = record["study"]
-    sizes = {"steps": study["steps"], "episodes": study["episodes"], "of_how_many": _runs(record)}
-    sections = [_HEAD.format(**sizes), _arms(record), _successes(record)]
+    demonstrations = ", ".join(
+        f"{task}: {of['episodes']:,} episodes, digest {of['digest']}"
+        for task, of in study["data"].items()
+    )
+    head = _HEAD.format(
+        demonstrations=demonstrations,
+        steps=study["steps"],
+        episodes=study["episodes"],
+        of_how_many=_runs(record),
+    )
+    sections = [head, _arms(record), _successes(record)]
     sections += [_dial(record), _training(record)]
     if record["latency"] is not None:
         sections.append(_leads(record))

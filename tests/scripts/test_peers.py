@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.policy.policies import small_store
 
 import loopdit
 from loopdit.errors import ConfigError
@@ -53,7 +54,13 @@ def record(runs: list[dict[str, Any]], ms: dict[tuple[str, int, int], float]) ->
     ]
     return {
         "about": ABOUT,
-        "study": {"tasks": ["lift"], "seeds": [0, 1], "steps": 10, "episodes": 100},
+        "study": {
+            "tasks": ["lift"],
+            "seeds": [0, 1],
+            "steps": 10,
+            "episodes": 100,
+            "data": {"lift": {"digest": "0f" * 8, "episodes": 3000}},
+        },
         "ship": "ship",
         "arms": [
             {
@@ -142,6 +149,7 @@ def test_the_page_has_each_seeds_successes_the_interval_and_the_commit():
     assert "| lerobot | 10 denoising steps | 100/200, 50 % [43, 57] (50, 50) |" in text
     assert "| ship | lift | 100 100 | 60 60 | 0.2500 0.2500 |" in text
     assert "commit 0123456789ab-dirty" in text
+    assert "(lift: 3,000 episodes, digest 0f0f0f0f0f0f0f0f)" in text
 
 
 @pytest.fixture
@@ -212,6 +220,36 @@ def test_sizes_of_two_studies_are_not_mixed_in_one_folder(tmp_path: Path):
     study(steps=5, out=tmp_path).take_up()
     with pytest.raises(ConfigError, match="Choose another --out"):
         study(steps=6, out=tmp_path).take_up()
+
+
+def test_a_study_is_of_one_set_of_demonstrations(collect: dict[str, Any], tmp_path: Path):
+    arms = runpy.run_path(str(PEERS / "arms.py"))
+    arm = arms["ARMS"]["alone-4"]
+    sizes: dict[str, Any] = {"tasks": ("lift", "stack"), "steps": 10, "episodes": 100}
+    study = arms["Study"](**sizes, data=tmp_path / "demos", out=tmp_path / "out")
+    store = small_store(study.store("lift"), episodes=3)
+    study.take_up()
+    study.take_up()
+    earlier = record([run("alone-4", 0, task, k4=GOOD) for task in ("lift", "stack")], {})
+    earlier["study"]["windows"] = study.windows
+    earlier["arms"][0]["options"] = list(arm.options)
+    path = tmp_path / "docs" / "peers.json"
+    earlier["study"]["data"] = {
+        "lift": {"digest": store.digest(), "episodes": 3},
+        "stack": {"digest": "1e" * 8, "episodes": 4000},
+    }
+    write(path, earlier)
+    found = collect["collected"](study, [arm], path)
+    assert found["runs"] == earlier["runs"]
+    assert found["study"]["data"] == earlier["study"]["data"]
+    # Another store in its place: neither the folder nor the record is gone on from.
+    small_store(study.store("stack"), episodes=4)
+    assert set(collect["recorded"](study, [arm], path)) == {("alone-4", "lift", 0)}
+    study.take_up()
+    small_store(tmp_path / "other" / "lift.zarr", episodes=4)
+    other = arms["Study"](**sizes, data=tmp_path / "other", out=tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"says that lift has .*'episodes': 3.*, not "):
+        other.take_up()
 
 
 def test_every_k_is_compared_with_a_training_for_that_k_alone():
