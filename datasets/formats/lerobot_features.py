@@ -4,7 +4,7 @@ Decided by the first episode; every other one must be like it. LeRobot's names h
 counting columns belong to it, and one element alone is a number and not a vector of one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,18 +72,7 @@ def plan(export: Export, first: ForeignEpisode, codec: str) -> Plan:
         for key in first.steps
         if key in export.images or key in pictures
     }
-    numbers: dict[str, str] = {}
-    for key, values in first.steps.items():
-        if key not in cameras:
-            reason = _not_held(values)
-            if key == TIMESTAMP and is_regular(values, export.rate_hz):
-                continue  # LeRobot's own column says the same
-            if reason:
-                phrases.append(f"{key} is left out: {reason}")
-            else:
-                numbers[key] = _renamed(key, phrases)
-            if not reason and values.shape[1:] == (1,):
-                phrases.append(f"{key} of shape (T, 1) is read back as (T,)")
+    numbers = _numbers(export, first, cameras, phrases)
     texts = {key: _renamed(key, phrases) for key in first.texts if key != TASK}
     names = [*cameras.values(), *numbers.values(), *texts.values()]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -97,35 +86,64 @@ def plan(export: Export, first: ForeignEpisode, codec: str) -> Plan:
         if codec in ("av1", "h264")
         or (codec == "auto" and former.get(key, {}).get("dtype") != "image")
     )
-    features: dict[str, dict[str, Any]] = {}
-    for key, name in cameras.items():
-        frames = first.steps[key]
-        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
-            raise StoreError(
-                f"{first.where}: {key} is {_described(frames)}; LeRobot's cameras are "
-                f"(T, H, W, 3) uint8."
-            )
-        features[name] = {
-            "dtype": "video" if name in as_video else "image",
-            "shape": list(frames.shape[1:]),
-            "names": ["height", "width", "channels"],
-        }
-    for key, name in numbers.items():
-        shape = list(first.steps[key].shape[1:]) or [1]
-        said = (
-            former.get(key, {}).get("names") if former.get(key, {}).get("shape") == shape else None
-        )
-        features[name] = {
-            "dtype": first.steps[key].dtype.name,
-            "shape": shape,
-            "names": said or list(export.names.get(key, ())) or None,
-        }
+    features = {
+        name: _camera_feature(first, key, "video" if name in as_video else "image")
+        for key, name in cameras.items()
+    }
+    features |= {
+        name: _number_feature(first.steps[key], former.get(key, {}), export.names.get(key, ()))
+        for key, name in numbers.items()
+    }
     features |= {name: {"dtype": "string", "shape": [1], "names": None} for name in texts.values()}
     features |= {
         key: {"dtype": "float32" if key == TIMESTAMP else "int64", "shape": [1], "names": None}
         for key in _COUNTED
     }
     return Plan(cameras, numbers, texts, as_video, features, phrases)
+
+
+def _numbers(
+    export: Export, first: ForeignEpisode, cameras: Mapping[str, str], phrases: list[str]
+) -> dict[str, str]:
+    """What else LeRobot can hold, by its name there; what cannot be and what changes is told in
+    `phrases`."""
+    numbers: dict[str, str] = {}
+    for key, values in first.steps.items():
+        if key in cameras:
+            continue
+        if key == TIMESTAMP and is_regular(values, export.rate_hz):
+            continue  # LeRobot's own column says the same
+        reason = _not_held(values)
+        if reason:
+            phrases.append(f"{key} is left out: {reason}")
+            continue
+        numbers[key] = _renamed(key, phrases)
+        if values.shape[1:] == (1,):
+            phrases.append(f"{key} of shape (T, 1) is read back as (T,)")
+    return numbers
+
+
+def _camera_feature(first: ForeignEpisode, key: str, dtype: str) -> dict[str, Any]:
+    frames = first.steps[key]
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+        raise StoreError(
+            f"{first.where}: {key} is {_described(frames)}; LeRobot's cameras are "
+            f"(T, H, W, 3) uint8."
+        )
+    return {
+        "dtype": dtype,
+        "shape": list(frames.shape[1:]),
+        "names": ["height", "width", "channels"],
+    }
+
+
+def _number_feature(
+    values: np.ndarray, former: Mapping[str, Any], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Its elements' names are those that it came with, where it came so, and else its labels."""
+    shape = list(values.shape[1:]) or [1]
+    said = former.get("names") if former.get("shape") == shape else None
+    return {"dtype": values.dtype.name, "shape": shape, "names": said or list(labels) or None}
 
 
 def is_regular(timestamps: np.ndarray, rate_hz: float) -> bool:
