@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 # A file's tests stay in one process, with what they share: an export is made once, not four times.
 # A process that dies ends the run, which says in which test: xdist, which gives all of its files to
 # the others again, those that were done too, may then wait for ever. Files go out in the order of
-# tests/conftest.py, the longest first; by themselves they would by their number of tests.
+# tests/conftest.py, whole commands first; by themselves they would by their number of tests.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 # pyright looks on the network for a newer version of itself unless told not to.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1

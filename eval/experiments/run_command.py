@@ -86,9 +86,21 @@ def run(config: RunConfig) -> None:
         f"{out / config.scale}\n"
     )
     if tally.failed:
-        more = len(tally.failed) - _REASONS
-        told = [*tally.failed[:_REASONS], *([f"and {more} more."] if more > 0 else [])]
-        raise EvaluationFailed(f"{len(tally.failed)} runs failed: {' '.join(told)}")
+        raise EvaluationFailed(f"{len(tally.failed)} runs failed: {_reasons(tally.failed)}")
+
+
+def _reasons(failed: Sequence[str]) -> str:
+    """Each reason once, with the first run that it ended; a few of them."""
+    runs: dict[str, list[str]] = {}
+    for line in failed:
+        run, _, reason = line.partition(": ")
+        runs.setdefault(reason, []).append(run)
+    told = [
+        f"{first}{f' and {len(others)} others' if others else ''}: {reason}"
+        for reason, (first, *others) in runs.items()
+    ]
+    more = len(told) - _REASONS
+    return " ".join([*told[:_REASONS], *([f"And {more} more reasons."] if more > 0 else [])])
 
 
 def chosen_experiments(name: str) -> list[Experiment]:

@@ -137,6 +137,21 @@ class Study:
             for task, store in stores.items()
         }
 
+    def require_demonstrations(self) -> None:
+        """Raise ConfigError for a task whose store is not here."""
+        for task in self.tasks:
+            if not self.store(task).exists():
+                raise ConfigError(
+                    f"there are no demonstrations at {self.store(task)}. Record some: "
+                    f"policy-collect env={task} episodes=3000 out={self.store(task)}"
+                )
+
+    def known(self) -> dict[str, dict[str, Any]]:
+        """Of each task the demonstrations of this folder's trainings, and those that are here."""
+        path = self.out / "study.json"
+        began: Any = json.loads(path.read_text())["data"] if path.exists() else {}
+        return began | self.demonstrations()
+
     def take_up(self) -> None:
         """Write sizes and data into a new folder. Raises ConfigError for a folder of other ones."""
         sizes = {name: asdict(self)[name] for name in ("steps", "episodes", "windows")}

@@ -40,7 +40,7 @@ def recorded(study: Study, arms: Sequence[Arm], record: Path) -> dict[RunName, d
     sizes = ("steps", "episodes", "windows")
     if earlier is None or any(earlier["study"][n] != getattr(study, n) for n in sizes):
         return {}
-    known, here = earlier["study"]["data"], study.demonstrations()
+    known, here = earlier["study"]["data"], study.known()
     trained = {arm["name"]: arm["options"] for arm in earlier["arms"]}
     same = {arm.name: arm for arm in arms if trained.get(arm.name) == list(arm.options)}
     return {
@@ -63,7 +63,9 @@ def collected(study: Study, arms: Sequence[Arm], record: Path) -> dict[str, Any]
     order = {arm.name: place for place, arm in enumerate(arms)}
     runs = [found[name] for name in sorted(found, key=lambda name: (order[name[0]], *name[1:]))]
     present = {run["arm"] for run in runs}
-    data = (_json(record) or {"study": {"data": {}}})["study"]["data"] | study.demonstrations()
+    known = (_json(record) or {"study": {"data": {}}})["study"]["data"] | study.known()
+    ran = {run["task"] for run in runs}
+    data = {task: of for task, of in known.items() if task in ran}
     described = ("name", "title", "options", "lerobot", "alone")
     latency = _json(study.out / "chunk_latency.json")
     if latency is None and runs:

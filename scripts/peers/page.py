@@ -301,11 +301,16 @@ def _how(record: Record) -> str:
         if latency is None
         else f" Latencies: {latency['repetitions']} repetitions, {describe_machine(latency)}."
     )
+    study = record["study"]
+    collected = "".join(
+        f"policy-collect env={task} episodes={of['episodes']} out=outputs/demos/{task}.zarr\n"
+        for task, of in study["data"].items()
+    )
     return (
         f"{describe_machine(about)}; commit {', '.join(commits)}."
         f"{f' LeRobot: {theirs}.' if theirs else ''}{timed} "
         f"Record: [peers.json](results/peers.json)\n\n"
-        f"```sh\npython scripts/peers/run.py --steps {record['study']['steps']}\n```\n"
+        f"```sh\n{collected}python scripts/peers/run.py --steps {study['steps']}\n```\n"
     )
 
 

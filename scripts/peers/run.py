@@ -52,6 +52,7 @@ def main() -> None:
     try:
         runner.study.take_up()
         if not chosen.page_only:
+            runner.study.require_demonstrations()
             failures = _run(runner, chosen.only)
         _publish(runner.study, chosen.docs)
     except LoopditError as error:

@@ -49,6 +49,26 @@ def test_one_depth_is_trained_as_if_there_were_no_exits_before_it(tmp_path: Path
     torch.testing.assert_close(alone.error, found.error[-1:])
 
 
+def test_a_plan_says_what_shallow_exits_are_taught_and_how_far_gradient_goes():
+    torch.manual_seed(0)
+    policy = LoopedPolicy(small_spec(cameras=0), sized(1, 3))
+    draws = policy.draw(5, torch.Generator().manual_seed(1))
+    observation = {"proprio": torch.randn(5, 3, generator=torch.Generator().manual_seed(2))}
+    chunk, valid = torch.randn(draws.noise.shape), torch.ones(5, 4, dtype=torch.bool)
+
+    def objective(plan: DepthPlan) -> torch.Tensor:
+        return policy.losses(observation, chunk, valid, draws, plan).objective
+
+    alone, taught = objective(DepthPlan(3)), objective(DepthPlan(3, distill=0.5))
+    torch.testing.assert_close(taught[-1], alone[-1])
+    assert not torch.isclose(taught[:-1], alone[:-1]).any()
+    (gradient,) = torch.autograd.grad(alone[-1], policy.model.loop_embedding)
+    assert gradient.any(-1).tolist() == [True, True, True]
+    cut = objective(DepthPlan(3, truncate=1))
+    (gradient,) = torch.autograd.grad(cut[-1], policy.model.loop_embedding)
+    assert gradient.any(-1).tolist() == [False, False, True]
+
+
 def test_depths_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match=r"policy\.min_loops=3 is above policy\.max_loops=2"):
         sized(3, 2)

@@ -150,6 +150,7 @@ def test_the_page_has_each_seeds_successes_the_interval_and_the_commit():
     assert "| ship | lift | 100 100 | 60 60 | 0.2500 0.2500 |" in text
     assert "commit 0123456789ab-dirty" in text
     assert "(lift: 3,000 episodes, digest 0f0f0f0f0f0f0f0f)" in text
+    assert "policy-collect env=lift episodes=3000 out=outputs/demos/lift.zarr\n" in text
 
 
 @pytest.fixture

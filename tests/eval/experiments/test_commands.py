@@ -63,7 +63,8 @@ def test_failed_runs_end_the_command_with_their_reasons(
     ]
     said = refusal(words, capsys)
     assert "4 runs failed" in said
-    assert "20_in_context 0 seed 0: the loss of step 21 is nan" in said
+    assert said.count("the loss of step 21 is nan") == 1
+    assert "20_in_context 0 seed 0 and 3 others: the loss of step 21 is nan" in said
 
 
 @pytest.mark.parametrize(
