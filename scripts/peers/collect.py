@@ -53,7 +53,7 @@ def recorded(study: Study, arms: Sequence[Arm], record: Path) -> dict[RunName, d
 
 def collected(study: Study, arms: Sequence[Arm], record: Path) -> dict[str, Any]:
     """The record anew, with what the earlier one at `record` has beside this study's folder;
-    `about` is of the newest evaluation, and of this machine where there is none."""
+    `about` is of the newest evaluation."""
     found = recorded(study, arms, record)
     for arm in arms:
         for task, seed in product(study.tasks, study.seeds):
@@ -71,7 +71,7 @@ def collected(study: Study, arms: Sequence[Arm], record: Path) -> dict[str, Any]
     if latency is None and runs:
         latency = (_json(record) or {"latency": None})["latency"]
     return {
-        "about": _about(study, arms),
+        "about": _about(study, arms, _json(record)),
         "study": {name: v for name, v in asdict(study).items() if name != "out"} | {"data": data},
         "ship": SHIP,
         "arms": [
@@ -161,13 +161,15 @@ def _parameters(checkpoint: Path) -> dict[str, int]:
     return {"all": sum(p.numel() for p in load_policy(checkpoint).parameters())}
 
 
-def _about(study: Study, arms: Sequence[Arm]) -> dict[str, Any]:
+def _about(study: Study, arms: Sequence[Arm], earlier: Any) -> dict[str, Any]:
+    """Of the newest evaluation in the study's folder; the earlier record's where there is none."""
     folders = [study.folder(a, t, s) for a in arms for t in study.tasks for s in study.seeds]
     evaluations = [path for folder in folders if (path := folder / "eval/eval.json").exists()]
     newest = max(evaluations, key=lambda path: path.stat().st_mtime, default=None)
-    about = machine_and_versions() if newest is None else _json(newest)
+    before = {"lerobot": None} if earlier is None else earlier["about"]
+    about = _json(newest) if newest else before if earlier else machine_and_versions()
     theirs = (_json(folder / "checkpoint/peer.json") for folder in folders)
-    versions = next((found["versions"] for found in theirs if found is not None), None)
+    versions = next((found["versions"] for found in theirs if found is not None), before["lerobot"])
     return {name: about[name] for name in ("machine", "versions", "commit")} | {"lerobot": versions}
 
 

@@ -4,6 +4,7 @@ Success is pooled over the training seeds of an arm, with Wilson's interval; our
 a peer on the pairs (training seed, test seed) that both have.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -295,6 +296,7 @@ def _lead_cells(found: Lead) -> tuple[str, str]:
 def _how(record: Record) -> str:
     about, latency = record["about"], record["latency"]
     commits = sorted({_commit(run["commit"]) for run in record["runs"]})
+    cpus = Counter(run["machine"]["cpu"] for run in record["runs"])
     theirs = ", ".join(f"{name} {v}" for name, v in (about["lerobot"] or {}).items())
     timed = (
         ""
@@ -307,6 +309,7 @@ def _how(record: Record) -> str:
         for task, of in study["data"].items()
     )
     return (
+        f"Runs: {', '.join(f'{count} on {cpu}' for cpu, count in cpus.items())}, the newest on: "
         f"{describe_machine(about)}; commit {', '.join(commits)}."
         f"{f' LeRobot: {theirs}.' if theirs else ''}{timed} "
         f"Record: [peers.json](results/peers.json)\n\n"

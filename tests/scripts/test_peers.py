@@ -42,6 +42,7 @@ def run(arm: str, seed: int, task: str = "lift", **outcomes: str) -> dict[str, A
         "validation": {"loss": {"1": 0.5, "2": 0.25}},
         "held_out": {"errors": [{"loops": 4, "steps": 0, "error": 0.125}]},
         "results": results,
+        "machine": ABOUT["machine"],
         "commit": ABOUT["commit"],
     }
 
