@@ -59,12 +59,13 @@ def predict_counted(
 ) -> Tensor:
     """What `LoopedDiT.predict` gives where `context` was encoded for K = `loops`."""
     tokens, condition, bias = model.action_tokens(sample, times, context)
-    modulations = [_modulation(block, condition) for block in model.stack]
+    stack = model.action_stack
+    modulations = [_modulation(block, condition) for block in stack]
     first = tokens.clone()
 
     def run(loop: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
         tokens = _loop_input(model, tokens, first, loop)
-        for i, (block, modulation) in enumerate(zip(model.stack, modulations, strict=True)):
+        for i, (block, modulation) in enumerate(zip(stack, modulations, strict=True)):
             at = (loop * len(modulations) + i).reshape(1)
             keys, values = (one.index_select(0, at)[0] for one in (context.keys, context.values))
             tokens, _ = block.run(tokens, modulation, (keys, values), bias)

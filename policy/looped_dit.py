@@ -7,6 +7,8 @@ its axis is left out. Everything here is in normalised units; `looped_policy` ow
 Attention is one way: observation tokens attend to themselves, action tokens to all. So the
 observation depends on neither the noise nor the time, and is encoded once per control step: its
 keys and values for each (loop, block) are kept, and a denoising step runs the action tokens alone.
+With `action_expert` these have a stack of their own, as long as the other and applied as often,
+whose blocks attend to what the other's leave (pi0, arXiv 2410.24164).
 
 The paper's dense canvas is the other topology: all tokens are one stream, at the sample's time, and
 run in each denoising step. It is there to be compared with.
@@ -130,6 +132,7 @@ class LoopedDiT(nn.Module):
         self.register_buffer("frequencies", 1000 * torch.exp(-math.log(1e4) * exponents))
         self.loop_embedding = nn.Parameter(torch.zeros(config.max_loops, width))
         self.blocks = nn.ModuleList(AdaLNBlock(width) for _ in range(config.blocks))
+        self.action_blocks = nn.ModuleList(AdaLNBlock(width) for _ in range(config.action_blocks))
         self.injection = InputInjection(width) if config.injection else None
         self.out_norm = nn.LayerNorm(width)
         self.action_out = nn.Linear(width, group * action_dim)
@@ -185,7 +188,8 @@ class LoopedDiT(nn.Module):
         if dense and condition.shape[1] > 1:  # a token's own, where actions are committed
             noisy = self.condition(times).expand(-1, observed, -1)
             condition = torch.cat([noisy, condition], dim=1)
-        modulations = [block.modulate(condition) for block in self.stack]
+        stack = self.action_stack
+        modulations = [block.modulate(condition) for block in stack]
         if dense:  # one stream, all of it at the sample's time
             tokens = torch.cat([context.keys[0, :, 0], tokens], dim=1)
         first, depth = tokens, 1 if dense else len(self.blocks)
@@ -194,7 +198,7 @@ class LoopedDiT(nn.Module):
         for loop in range(loops):
             with _graph(loop >= from_loop):
                 tokens = self._loop_input(tokens, first, loop, from_loop)
-                for i, (block, modulation) in enumerate(zip(self.stack, modulations, strict=True)):
+                for i, (block, modulation) in enumerate(zip(stack, modulations, strict=True)):
                     at = loop * depth + i
                     kept = None if dense else (context.keys[at], context.values[at])
                     tokens, _ = block.run(tokens, modulation, kept, bias)
@@ -223,8 +227,14 @@ class LoopedDiT(nn.Module):
 
     @property
     def stack(self) -> list[AdaLNBlock]:
-        """The blocks of one loop."""
+        """The blocks of one loop, as the observation's tokens go through them."""
         return cast(list[AdaLNBlock], list(self.blocks))
+
+    @property
+    def action_stack(self) -> list[AdaLNBlock]:
+        """Those of the action tokens: with the dense topology, and without an action expert, the
+        same."""
+        return cast(list[AdaLNBlock], list(self.action_blocks)) or self.stack
 
     def _loop_input(self, tokens: Tensor, first: Tensor, loop: int, from_loop: int) -> Tensor:
         """What loop `loop` is given: gradient is cut before loop `from_loop`."""

@@ -36,6 +36,9 @@ class LoopedDiTConfig:
 
     width: int = option(128, "width of every token, a multiple of 32")
     blocks: int = option(1, "blocks in the shared stack")
+    action_expert: bool = option(
+        False, "action tokens have a stack of their own, as long as the shared one (one_way alone)"
+    )
     max_loops: int = option(4, "how often the stack is applied at most")
     min_loops: int = option(1, "fewest loops that are trained, and so can be served")
     action_horizon: int = option(16, "actions in a chunk")
@@ -104,6 +107,8 @@ class LoopedDiTConfig:
         if self.instruction == NO_INSTRUCTION:
             told = f"policy.instruction={WORDS} or {TASK}"
             require_effect(self, ("instructions",), told, "policy.")
+        if self.topology == DENSE:
+            require_effect(self, ("action_expert",), f"policy.topology={ONE_WAY}", "policy.")
         if not self.encoder.startswith("pretrained:"):
             encoder = "policy.encoder=pretrained:NAME"
             require_effect(self, ("encoder_frozen", "backbone"), encoder, "policy.")
@@ -127,6 +132,12 @@ class LoopedDiTConfig:
         if self.instruction == NO_INSTRUCTION:
             return None
         return vocabulary_of(tuple(self.instructions))
+
+    @property
+    def action_blocks(self) -> int:
+        """Blocks that action tokens have for themselves; 0 where they run through the shared
+        ones."""
+        return self.blocks if self.action_expert and self.topology == ONE_WAY else 0
 
     @property
     def prefix(self) -> int:

@@ -149,7 +149,7 @@ def _lost(old_policy: LoopedPolicy, new_policy: LoopedPolicy) -> Iterator[str]:
     old, new = old_policy.spec, new_policy.spec
     kept = [camera.name for camera in new.cameras]
     yield from (camera.name for camera in old.cameras if camera.name not in kept)
-    for part in ("injection", "instruction"):
+    for part in ("injection", "instruction", "action_blocks"):
         if getattr(old_policy.model, part) and not getattr(new_policy.model, part):
             yield part
     for before, now in ((old.proprio, new.proprio), (old.action, new.action)):
@@ -161,7 +161,7 @@ def _lost(old_policy: LoopedPolicy, new_policy: LoopedPolicy) -> Iterator[str]:
 def _fate(tensor: TensorReuse) -> tuple[str, str, str]:
     """What tensors of one line of the table have in common: module, status, reason."""
     parts = tensor.name.split(".")
-    module = ".".join(parts[:2]) if parts[0] == "blocks" else parts[0]
+    module = ".".join(parts[:2]) if parts[0] in ("blocks", "action_blocks") else parts[0]
     return module, tensor.status, tensor.reason
 
 

@@ -66,6 +66,8 @@ def match_weight(name: str, old: LoopedPolicy, new: LoopedPolicy) -> Match:
         return _rows(name, old, new, (places, reason), axis=int(name == "action_in.weight"))
     if name in ("instruction.words.weight", "instruction.tasks.weight"):
         return _told(name, old, new)
+    if part == "action_blocks" and not old.config.action_blocks:  # one stack was for both
+        return _rows(name, old, new, None, was=f"blocks.{rest}")
     if part in ("action_position", "loop_embedding", "history_position"):
         return _numbered(name, old, new)
     return _rows(name, old, new, None)

@@ -23,6 +23,7 @@ EVERYTHING = replace(
     in_flight=2,
     instruction="words",
     instructions=["lift the cube", "stack the cubes"],
+    action_expert=True,
 )
 
 

@@ -32,6 +32,10 @@ IDLE = [
         {"objective": ObjectiveConfig(kind="regression", clip=1.0)},
         r"policy\.objective\.clip=1\.0 does nothing",
     ),
+    (
+        {"action_expert": True, "topology": "dense"},
+        r"policy\.action_expert=true does nothing .* policy\.topology=one_way",
+    ),
     ({"objective": ObjectiveConfig(beta_schedule="linear")}, r"beta_schedule=linear does nothing"),
 ]
 

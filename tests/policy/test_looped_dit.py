@@ -99,6 +99,25 @@ def test_loops_share_their_weights():
     assert size(4) - size(1) == 3 * 64  # three loop embeddings and nothing else
 
 
+def test_an_action_expert_is_a_stack_of_the_action_tokens_alone(model: LoopedDiT):
+    observed, sample, times = given()
+    own = LoopedDiT(replace(CONFIG, action_expert=True), [32, 32], 5, 7).eval()
+    weights = model.state_dict()
+    copies = {f"action_{n}": w for n, w in weights.items() if n.startswith("blocks.")}
+    own.load_state_dict(weights | copies)
+    shared = model.predict(sample, times, model.encode(observed, loops=3))
+    torch.testing.assert_close(
+        own.predict(sample, times, own.encode(observed, loops=3)), shared, rtol=0, atol=0
+    )
+
+    before = own.encode(observed, loops=3)
+    with torch.no_grad():
+        for parameter in own.action_blocks.parameters():
+            parameter.add_(0.01)
+    torch.testing.assert_close(own.encode(observed, loops=3), before, rtol=0, atol=0)
+    assert not torch.equal(own.predict(sample, times, before), shared)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

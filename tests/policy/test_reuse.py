@@ -76,6 +76,19 @@ def test_the_same_policy_starts_with_the_same_weights_to_the_bit(old: LoopedPoli
     )
 
 
+def test_an_action_expert_begins_as_the_stack_that_was_for_both(old: LoopedPolicy, tmp_path: Path):
+    reuse = started(policy(spec(), 1, replace(SMALL, action_expert=True)), tmp_path)
+    assert set(status(reuse).values()) == {"reused"}
+    new = policy(spec(), 2, replace(SMALL, action_expert=True))
+    started(new, tmp_path)
+    for own, both in zip(new.model.action_stack, old.model.stack, strict=True):
+        for name, value in own.state_dict().items():
+            assert torch.equal(value, both.state_dict()[name]), name
+
+    save_checkpoint(tmp_path / "expert", new, {"data_seeds": [0, 99]})
+    assert start_from(policy(spec(), 3), str(tmp_path / "expert")).lost == ("action_blocks",)
+
+
 def test_cameras_are_matched_by_name_wherever_they_stand(old: LoopedPolicy, tmp_path: Path):
     new = policy(spec(cameras=("wrist", "top")), seed=1)
     fresh = policy(spec(cameras=("wrist", "top")), seed=1)

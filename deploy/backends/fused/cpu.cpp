@@ -14,8 +14,8 @@ namespace fused {
 
 // Mirrored by Sizes in cpu_library.py.
 struct Sizes {
-    int32_t width, hidden, blocks, loops, history, cameras, encoder, detail, proprio, instruction,
-        horizon, group, actions, injection, bfloat16;
+    int32_t width, hidden, blocks, action_blocks, loops, history, cameras, encoder, detail, proprio,
+        instruction, horizon, group, actions, injection, bfloat16;
 };
 
 // One denoising step, of sample s and output o: mirrored by sampler.py.
@@ -52,7 +52,10 @@ class Model {
         if (sizes.injection) carry_ = arena_.copy(weights.next(), width);
         for (int i = 0; i < sizes.blocks; i++)
             blocks_.emplace_back(arena_, weights, width, sizes.hidden, sizes.bfloat16 != 0);
+        for (int i = 0; i < sizes.action_blocks; i++)
+            action_blocks_.emplace_back(arena_, weights, width, sizes.hidden, sizes.bfloat16 != 0);
         clean_ = arena_.copy(weights.next(), size_t(sizes.blocks) * 6 * width);
+        action_clean_ = arena_.copy(weights.next(), size_t(sizes.blocks) * 6 * width);
         out_scale_ = arena_.copy(weights.next(), width);
         out_shift_ = arena_.copy(weights.next(), width);
         action_out_ = std::make_unique<Matrix>(arena_, weights.next(), together, width);
@@ -85,7 +88,7 @@ class Model {
             begin_loop(loop, observed_);
             for (int i = 0; i < sizes_.blocks; i++) {
                 const bool last = loop == loops - 1 && i == sizes_.blocks - 1;
-                run_block(loop, i, observed_, {clean_, 0}, context, 0, bias_, last);
+                run_block(blocks_, loop, i, observed_, {clean_, 0}, context, 0, bias_, last);
             }
         }
     }
@@ -98,6 +101,7 @@ class Model {
                  float *sample, float *output) {
         std::memcpy(kept_, context, context_floats(loops) * sizeof(float));
         const long modulation = long(sizes_.blocks) * 6 * sizes_.width;
+        const std::vector<Block> &blocks = sizes_.action_blocks ? action_blocks_ : blocks_;
         for (int s = 0; s < steps; s++) {
             Modulation now{modulations + s * modulation, 0};
             if (share) {
@@ -108,7 +112,7 @@ class Model {
             for (int loop = 0; loop < loops; loop++) {
                 begin_loop(loop, rows_);
                 for (int i = 0; i < sizes_.blocks; i++)
-                    run_block(loop, i, rows_, now, kept_, observed_, kept_, false);
+                    run_block(blocks, loop, i, rows_, now, kept_, observed_, kept_, false);
             }
             write_output(output);
             move(schedule[s], output, known, sample);
@@ -178,12 +182,13 @@ class Model {
             }
     }
 
-    void run_block(int loop, int i, int rows, const Modulation &modulation, float *context,
-                   int first, const float *bias, bool only_keep) {
+    void run_block(const std::vector<Block> &blocks, int loop, int i, int rows,
+                   const Modulation &modulation, float *context, int first, const float *bias,
+                   bool only_keep) {
         float *slots = context + padded(tokens_, VEC);
         const Kept kept(slots + (loop * sizes_.blocks + i) * slot(), sizes_.width / HEAD, tokens_);
         const Modulation own{modulation.at + long(i) * 6 * sizes_.width, modulation.row};
-        blocks_[i].run(*scratch_, state_, rows, own, kept, first, bias, only_keep);
+        blocks[i].run(*scratch_, state_, rows, own, kept, first, bias, only_keep);
     }
 
     // Each token's modulation: between that of the step's time and that of the end, as much of it
@@ -191,7 +196,7 @@ class Model {
     void mix(const float *now, const float *share, long count) {
         for (int m = 0; m < rows_; m++)
             for (long i = 0; i < count; i++)
-                mixed_[m * count + i] = now[i] + share[m] * (clean_[i] - now[i]);
+                mixed_[m * count + i] = now[i] + share[m] * (action_clean_[i] - now[i]);
     }
 
     void read_sample(const float *sample, const uint8_t *known, const float *visible) {
@@ -239,10 +244,11 @@ class Model {
     int of_a_step_, observed_, tokens_;  // observation tokens of one step and of all; T
     Arena arena_;
     std::vector<Camera> cameras_;
-    std::vector<Block> blocks_;
+    std::vector<Block> blocks_, action_blocks_;  // the latter empty where the first are for both
     std::unique_ptr<Matrix> proprio_, action_in_, action_out_;
     const float *placed_, *proprio_mean_, *proprio_spread_, *proprio_bound_, *action_placed_,
-        *embedding_, *carry_ = nullptr, *clean_, *out_scale_, *out_shift_, *action_bias_;
+        *embedding_, *carry_ = nullptr, *clean_, *action_clean_, *out_scale_, *out_shift_,
+        *action_bias_;
     std::unique_ptr<Scratch> scratch_;
     float *state_, *first_, *bias_, *kept_, *shown_, *felt_, *mixed_;
 };

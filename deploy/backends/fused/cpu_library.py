@@ -42,9 +42,9 @@ class Sizes(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_int32)
         for name in (
-            *("width", "hidden", "blocks", "loops", "history", "cameras", "encoder", "detail"),
-            *("proprio", "instruction", "horizon", "group", "actions", "injection"),
-            "bfloat16",
+            *("width", "hidden", "blocks", "action_blocks", "loops", "history", "cameras"),
+            *("encoder", "detail", "proprio", "instruction", "horizon", "group", "actions"),
+            *("injection", "bfloat16"),
         )
     ]
 

@@ -127,7 +127,7 @@ def kernel_tensors(policy: LoopedPolicy, dtype: torch.dtype) -> dict[str, Tensor
 
     `dtype` is that of MATRICES. Of operations that can be traced into a graph.
     """
-    model, blocks = policy.model, policy.model.stack
+    model, blocks = policy.model, policy.model.action_stack
     embedding = model.loop_embedding
     objective = policy.objective
     hidden = objective.mask if isinstance(objective, GripperObjective) else torch.tensor(False)

@@ -8,12 +8,14 @@ Of a sample s and the model's output o, each step of the samplers that are here 
 with numbers that depend on the step alone. Shapes: S steps, L blocks, D width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from loopdit.errors import BundleError
+from loopdit.policy.block import AdaLNBlock
 from loopdit.policy.looped_policy import LoopedPolicy
 from loopdit.policy.objectives.diffusion import EPS, X0, Diffusion, alphas_at
 from loopdit.policy.objectives.flow import Flow
@@ -27,8 +29,8 @@ _COLUMNS = 6  # chunk_of_sample, chunk_of_output, clip, keep, move, take
 class StepPlan(NamedTuple):
     """What a chunk in so many steps needs beside the observation and the noise, float32.
 
-    schedule (S, 6) as in the module's docstring. modulations (S, L, 6, D): of each step and block,
-    shift, 1 + scale and gate of the attention, then of the feed-forward.
+    schedule (S, 6) as in the module's docstring. modulations (S, L, 6, D): of each step and block
+    of the action tokens, shift, 1 + scale and gate of the attention, then of the feed-forward.
     """
 
     schedule: np.ndarray
@@ -89,11 +91,15 @@ def whole_step(policy: LoopedPolicy, level: float) -> StepPlan:
     return StepPlan(schedule.numpy(), modulations(policy, torch.tensor([level])).numpy())
 
 
-def modulations(policy: LoopedPolicy, times: torch.Tensor) -> torch.Tensor:
-    """What each block makes of times (S,): (S, L, 6, D) float32 as in `StepPlan`."""
+def modulations(
+    policy: LoopedPolicy, times: torch.Tensor, stack: Sequence[AdaLNBlock] | None = None
+) -> torch.Tensor:
+    """What each block of `stack`, by default the action tokens', makes of times (S,): (S, L, 6, D)
+    float32 as in `StepPlan`."""
     condition = policy.model.condition(times)  # (S, 1, D)
     ones = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])[:, None]  # of the scales
-    each = [torch.cat(block.modulate(condition), dim=1) + ones for block in policy.model.stack]
+    blocks = stack or policy.model.action_stack
+    each = [torch.cat(block.modulate(condition), dim=1) + ones for block in blocks]
     return torch.stack(each, dim=1).contiguous()  # (S, L, 6, D)
 
 

@@ -63,6 +63,7 @@ def kernel_weights(policy: LoopedPolicy) -> KernelWeights:
         "width": config.width,
         "hidden": model.stack[0].feedforward_out.in_features,
         "blocks": config.blocks,
+        "action_blocks": config.action_blocks,
         "loops": config.max_loops,
         "history": config.history,
         "cameras": len(model.cameras),
@@ -108,9 +109,12 @@ def _tensors(policy: LoopedPolicy) -> Iterator[Tensor]:
     yield model.loop_embedding
     if model.injection is not None:
         yield model.injection.carry
-    for block in model.stack:
+    own = model.action_stack if policy.config.action_blocks else []
+    for block in (*model.stack, *own):
         yield from _block(block)
-    yield modulations(policy, torch.tensor([CLEAN]))
+    clean = torch.tensor([CLEAN])
+    yield modulations(policy, clean, model.stack)
+    yield modulations(policy, clean)
     yield model.out_norm.weight
     yield model.out_norm.bias
     yield model.action_out.weight

@@ -50,6 +50,7 @@ POLICIES: dict[str, tuple[PolicySpec, LoopedDiTConfig]] = {
     "task": (TWO_CAMERAS, replace(SMALL, instruction="task", instructions=TOLD)),
     "optional cameras": (TWO_CAMERAS, replace(SMALL, optional_cameras=True)),
     "injection": (TWO_CAMERAS, replace(SMALL, injection=True, max_loops=3)),
+    "action expert": (TWO_CAMERAS, replace(SMALL, action_expert=True, max_loops=3)),
     "in flight": (TWO_CAMERAS, replace(SMALL, in_flight=3)),
     "rolled": (JOINTS, replace(SMALL, in_flight=3, told="rolled")),
     "gripper": (GRIPPER, replace(SMALL, objective=ObjectiveConfig(gripper="bce"))),
@@ -75,6 +76,7 @@ POLICIES: dict[str, tuple[PolicySpec, LoopedDiTConfig]] = {
             SMALL,
             **{"width": 64, "blocks": 2, "history": 2, "in_flight": 3, "injection": True},
             **{"instruction": "words", "instructions": TOLD, "optional_cameras": True},
+            action_expert=True,
         ),
     ),
 }

@@ -168,7 +168,7 @@ def found(case: str) -> dict[str, Any]:
     policy, dtype = random_policy(*POLICIES[name]), torch.float32
     if how == "bf16":
         dtype = torch.bfloat16
-        for block in policy.model.stack:
+        for block in policy.model.action_stack:
             for matrix in MATRICES:
                 weight = getattr(block, matrix).weight
                 weight.copy_(weight.to(dtype))
