@@ -20,6 +20,8 @@ from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import ConfigError
 from loopdit.whole_file import whole_file
 
+TORCH, FUSED = "torch", "fused"  # what chunks are timed by
+
 
 class Condition(NamedTuple):
     """Loops K, and denoising steps; 0 is the policy's default, 10 of ours."""
@@ -83,6 +85,8 @@ ARMS = {
         _ours(SHIP, "ours: one block, four loops, one way", 1, 4, "policy.topology=one_way"),
         _ours("depth", "plain DiT of matched depth: four blocks, unshared", 4, 1),
         *(_alone(loops) for loops in range(1, 5)),
+        # As served on a CPU its three loops take no longer than the four unshared blocks above.
+        _ours("wide", "ours at width 192: one block, four loops", 1, 4, "policy.width=192"),
         # What the time of training every K buys a model of one loop.
         _alone(1, longer=2),
         _ours("two", "ours with two blocks, two loops", 2, 2),

@@ -6,14 +6,19 @@ Shapes: H actions of a chunk, A action dim.
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from arms import TORCH
 
 from loopdit.datasets.spec import Observation, PolicySpec
 from loopdit.deploy.client import PolicyClient
-from loopdit.eval.rollouts.policies import torch_module
+from loopdit.eval.rollouts.policies import Infer, torch_module
 from loopdit.eval.rollouts.policy_sources import WIRE_SCHEMES
+from loopdit.eval.rollouts.rollout import Answer
+
+if TYPE_CHECKING:
+    from loopdit.policy.looped_policy import LoopedPolicy
 
 _TIMEOUT_S = 60.0
 
@@ -33,8 +38,9 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def opened(name: str) -> Generator[Opened]:
-    """A server's address, or a checkpoint's folder: that one computes here, in one thread."""
+def opened(name: str, backend: str = TORCH) -> Generator[Opened]:
+    """A server's address, or a checkpoint's folder: that one computes here, in one thread, by torch
+    or by the fused kernels. Raises BundleError where there are none for it."""
     if name.startswith(WIRE_SCHEMES):
         with PolicyClient(name, timeout_s=_TIMEOUT_S) as client:
             yield Opened(client.spec, _served(client))
@@ -46,7 +52,7 @@ def opened(name: str) -> Generator[Opened]:
 
     torch.set_num_threads(1)
     policy = load_policy(name)
-    infer = torch_module(policy)
+    infer = torch_module(policy) if backend == TORCH else _fused(policy)
 
     def make(observation: Observation, seed: int, loops: int, steps: int) -> Made:
         began = time.perf_counter()
@@ -54,6 +60,25 @@ def opened(name: str) -> Generator[Opened]:
         return Made(answer.actions, time.perf_counter() - began)
 
     yield Opened(policy.spec, make)
+
+
+def _fused(policy: "LoopedPolicy") -> Infer:
+    """What `torch_module` answers, by the kernels that serve on a CPU."""
+    from loopdit.deploy.backends.fused.cpu_backend import FusedCpuBackend
+    from loopdit.deploy.backends.registry import FP32
+    from loopdit.deploy.serving.served_bundle import starting_noise
+
+    kernels = FusedCpuBackend(policy, FP32, lambda loops: None)
+
+    def infer(
+        observation: Observation, instruction: str, seed: int, loops: int, steps: int
+    ) -> Answer:
+        batched = {name: np.asarray(value)[None] for name, value in observation.items()}
+        noise = starting_noise(seed, 1, policy.horizon, policy.spec.action.shape[0])
+        context = kernels.encode(batched, loops)
+        return Answer(kernels.denoise(context, policy.temperature * noise, steps)[0], loops)
+
+    return infer
 
 
 def _served(client: PolicyClient) -> Callable[[Observation, int, int, int], Made]:

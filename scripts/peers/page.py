@@ -1,4 +1,4 @@
-"""docs/peers.md from the record that collect.py makes. Pure: no files, no other script.
+"""docs/peers.md from the record that collect.py makes. Pure: no files.
 
 Success is pooled over the training seeds of an arm, with Wilson's interval; ours is compared with
 a peer on the pairs (training seed, test seed) that both have.
@@ -7,6 +7,8 @@ a peer on the pairs (training seed, test seed) that both have.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from arms import FUSED, TORCH
 
 from loopdit.eval.reporting.table import milliseconds, percent
 from loopdit.eval.statistics.paired import Difference, paired_bootstrap
@@ -142,9 +144,9 @@ def success(record: Record, key: Key, task: str) -> Success | None:
     return Success(outcomes, by_seed) if outcomes else None
 
 
-def lead(record: Record, peer: Key, task: str) -> Lead | None:
-    """Ours against `peer`; None where one of the two was not evaluated."""
-    theirs, ms = success(record, peer, task), latency_ms(record)
+def lead(record: Record, peer: Key, task: str, backend: str = TORCH) -> Lead | None:
+    """Ours against `peer`, timed by `backend`; None where one of the two was not evaluated."""
+    theirs, ms = success(record, peer, task), latency_ms(record, backend)
     ours = {
         key: found
         for key in keys(record)
@@ -164,10 +166,14 @@ def lead(record: Record, peer: Key, task: str) -> Lead | None:
     )
 
 
-def latency_ms(record: Record) -> dict[Key, float]:
-    """The median of each key that was timed."""
+def latency_ms(record: Record, backend: str = TORCH) -> dict[Key, float]:
+    """The median of each key that was timed by `backend`."""
     rows: Sequence[Record] = (record["latency"] or {"rows": []})["rows"]
-    return {Key(row["name"], row["loops"], row["steps"]): row["p50_ms"] for row in rows}
+    return {
+        Key(row["name"], row["loops"], row["steps"]): row["p50_ms"]
+        for row in rows
+        if row["backend"] == backend
+    }
 
 
 def _difference(theirs: Success, ours: Success) -> Difference:
@@ -189,26 +195,29 @@ def _arms(record: Record) -> str:
 
 
 def _successes(record: Record) -> str:
-    tasks, ms = record["study"]["tasks"], latency_ms(record)
+    tasks = record["study"]["tasks"]
+    clocks = [latency_ms(record, backend) for backend in (TORCH, FUSED)]
     rows = [
         [
             key.arm,
             _condition(record, key),
             *(_success_text(success(record, key, task)) for task in tasks),
             *(_error_text(record, key, task) for task in tasks),
-            milliseconds(ms.get(key)),
+            *(milliseconds(ms.get(key)) for ms in clocks),
         ]
         for key in keys(record)
     ]
-    head = ["arm", "K", *tasks, *(f"error, {task}" for task in tasks), "chunk p50, ms"]
+    head = ["arm", "K", *tasks, *(f"error, {task}" for task in tasks)]
+    head += [f"chunk p50, ms, {backend}" for backend in (TORCH, FUSED)]
     return (
         "## Success, error and latency\n\nSuccess over all training seeds with its 95 % interval, "
         "and in brackets of each; the interval is of the test seeds, for these trainings. Error: "
         "of the first 8 actions of sampled chunks on held-out windows, mean squared, in units of "
         "the actions' standard deviations; at each seed in turn. "
         "A fair draw, which LeRobot's sampler makes, errs by its spread too; ours starts from its "
-        "best guess. Latency: all arms in turn, by "
-        "torch, in one thread.\n\n" + _table(head, rows)
+        "best guess. Latency: all arms in turn in one thread, by torch and, where there are "
+        "kernels for the policy, by those that serve it on a CPU "
+        "([fused.md](fused.md)).\n\n" + _table(head, rows)
     )
 
 
@@ -265,21 +274,35 @@ def _training(record: Record) -> str:
 
 
 def _leads(record: Record) -> str:
-    rows: list[list[str]] = []
-    for key in keys(record):
-        for task in record["study"]["tasks"] if key.arm != record["ship"] else ():
-            found = lead(record, key, task)
-            if found is not None:
-                cells = [_condition(record, key), task, *_lead_cells(found), found.verdict]
-                rows.append([key.arm, *cells])
     head = ["peer", "K", "task", "at equal latency", "at equal success", "ours is"]
+    by_torch, by_kernels = (
+        _table(head, _lead_rows(record, backend)) if latency_ms(record, backend) else ""
+        for backend in (TORCH, FUSED)
+    )
+    served = (
+        "\nThe same as they are served on a CPU, by the fused kernels: weights of unshared blocks "
+        "do not stay in the caches, and those of one block do.\n\n"
+    )
     return (
         "## Ours against each peer\n\nAt equal latency: our best K that is not slower by more than "
         f"{_SAME_LATENCY - 1:.0%}, and its success minus the peer's in points, with the 95 % "
         "interval of a paired bootstrap. At equal success: our fastest K of which that interval "
         f"excludes {100 * _MARGIN:.0f} points fewer, and its latency as a share of the peer's. Our "
-        "K is chosen on the test seeds, the peer's is given.\n\n" + _table(head, rows)
+        "K is chosen on the test seeds, the peer's is given. Timed by torch:\n\n"
+        + by_torch
+        + (served + by_kernels if by_kernels else "")
     )
+
+
+def _lead_rows(record: Record, backend: str) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for key in keys(record):
+        for task in record["study"]["tasks"] if key.arm != record["ship"] else ():
+            found = lead(record, key, task, backend)
+            if found is not None:
+                cells = [_condition(record, key), task, *_lead_cells(found), found.verdict]
+                rows.append([key.arm, *cells])
+    return rows
 
 
 def _lead_cells(found: Lead) -> tuple[str, str]:

@@ -50,7 +50,7 @@ def run(arm: str, seed: int, task: str = "lift", **outcomes: str) -> dict[str, A
 def record(runs: list[dict[str, Any]], ms: dict[tuple[str, int, int], float]) -> dict[str, Any]:
     arms = dict.fromkeys(run["arm"] for run in runs)
     rows = [
-        {"name": name, "loops": k, "steps": steps, "p50_ms": p50}
+        {"backend": "torch", "name": name, "loops": k, "steps": steps, "p50_ms": p50}
         for (name, k, steps), p50 in ms.items()
     ]
     return {
