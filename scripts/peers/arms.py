@@ -20,8 +20,6 @@ from loopdit.datasets.store import EpisodeStore
 from loopdit.errors import ConfigError
 from loopdit.whole_file import whole_file
 
-TORCH, FUSED = "torch", "fused"  # what chunks are timed by
-
 
 class Condition(NamedTuple):
     """Loops K, and denoising steps; 0 is the policy's default, 10 of ours."""

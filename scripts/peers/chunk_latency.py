@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from arms import FUSED, TORCH
 from opened import Opened, opened
+from page import FUSED, TORCH
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.errors import BundleError, LoopditError

@@ -1,4 +1,4 @@
-"""docs/peers.md from the record that collect.py makes. Pure: no files.
+"""docs/peers.md from the record that collect.py makes. Pure: no files, no other script.
 
 Success is pooled over the training seeds of an arm, with Wilson's interval; ours is compared with
 a peer on the pairs (training seed, test seed) that both have.
@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from arms import FUSED, TORCH
-
 from loopdit.eval.reporting.table import milliseconds, percent
 from loopdit.eval.statistics.paired import Difference, paired_bootstrap
 from loopdit.eval.statistics.success import wilson_interval
@@ -17,6 +15,7 @@ from loopdit.machine import describe_machine
 
 Record = Mapping[str, Any]
 
+TORCH, FUSED = "torch", "fused"  # what chunks are timed by
 _DASH = "–"  # noqa: RUF001 - a dash for people
 _SAME_LATENCY = 1.05  # a p50 within that is the same
 _MARGIN = 0.05  # as good: the interval of the difference excludes that many successes fewer

@@ -119,6 +119,22 @@ def test_at_equal_success_the_fastest_depth_counts():
     assert found.verdict == "ahead on latency"
 
 
+def test_ours_is_compared_at_the_latency_of_each_clock_that_both_have():
+    runs = [run("ship", 0, k1=BAD, k4=GOOD), run("depth", 0, k1=GOOD), run("dense", 0, k1=BAD)]
+    found = record(runs, {("ship", 4, 0): 12.0, ("depth", 1, 0): 8.0, ("dense", 1, 0): 20.0})
+    clock = found["latency"]["rows"]
+    clock += [{**row, "backend": "fused"} for row in clock if row["name"] != "dense"]
+    clock[-1]["p50_ms"] = 16.0
+    peer = KEY("depth", 1, 0)
+    assert LEAD(found, peer, "lift").at_equal_success == (4, 1.5)
+    assert LEAD(found, peer, "lift", "fused").at_equal_success == (4, 0.75)
+    assert LEAD(found, KEY("dense", 1, 0), "lift", "fused") is None
+    by_torch, by_kernels = PAGE["page"](found).split("by the fused kernels: weights")
+    assert "| depth | 1 | lift | – | K = 4: 1.50 | behind on latency |" in by_torch  # noqa: RUF001
+    assert "| depth | 1 | lift | K = 4: +0.0 [+0.0, +0.0] | K = 4: 0.75 |" in by_kernels
+    assert "| dense |" not in by_kernels
+
+
 def test_a_depth_counts_as_equally_good_only_where_five_points_fewer_are_excluded():
     almost = "S" * 87 + "F" * 13  # 3 points fewer of 100: it could well be 7
     runs = [run("ship", 0, k1=almost, k4=GOOD), run("dense", 0, k4=GOOD)]
