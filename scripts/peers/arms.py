@@ -76,15 +76,17 @@ def _lerobot(name: str, title: str, *options: str, extra: bool = False) -> Arm:
     return Arm(name, title, options, _LEROBOT_STEPS, lerobot=True, extra=extra)
 
 
-SHIP = "ship"
+SHIP, WIDE = "ship", "wide"
+OURS = (SHIP, WIDE)  # what peers are compared with; the first has a training for each K alone
 ARMS = {
     arm.name: arm
     for arm in (
         _ours(SHIP, "ours: one block, four loops, one way", 1, 4, "policy.topology=one_way"),
         _ours("depth", "plain DiT of matched depth: four blocks, unshared", 4, 1),
         *(_alone(loops) for loops in range(1, 5)),
-        # As served on a CPU its three loops take no longer than the four unshared blocks above.
-        _ours("wide", "ours at width 192: one block, four loops", 1, 4, "policy.width=192"),
+        # The shape of the shipped bundle. As served on a CPU three of its loops take no longer than
+        # the four unshared blocks above.
+        _ours(WIDE, "ours at width 192: one block, four loops", 1, 4, "policy.width=192"),
         # What the time of training every K buys a model of one loop.
         _alone(1, longer=2),
         _ours("two", "ours with two blocks, two loops", 2, 2),

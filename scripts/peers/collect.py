@@ -1,6 +1,6 @@
 """What the programs of a study left, as one record of plain JSON.
 
-    {"about": {"machine", "versions", "commit", "lerobot"}, "ship",
+    {"about": {"machine", "versions", "commit", "lerobot"}, "ours",
      "study": {..., "data": of each task the store's "digest" and "episodes"},
      "arms": [{"name", "title", "options", "lerobot", "alone"}],
      "runs": [{"arm", "task", "seed", "parameters", "minutes", "samples_per_s": {q25, median, q75},
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import SHIP, Arm, Condition, Study
+from arms import OURS, Arm, Condition, Study
 
 from loopdit.machine import machine_and_versions
 
@@ -73,7 +73,7 @@ def collected(study: Study, arms: Sequence[Arm], record: Path) -> dict[str, Any]
     return {
         "about": _about(study, arms, _json(record)),
         "study": {name: v for name, v in asdict(study).items() if name != "out"} | {"data": data},
-        "ship": SHIP,
+        "ours": OURS,
         "arms": [
             {name: asdict(arm)[name] for name in described} for arm in arms if arm.name in present
         ],

@@ -6,6 +6,7 @@ a peer on the pairs (training seed, test seed) that both have.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from loopdit.eval.reporting.table import milliseconds, percent
@@ -143,13 +144,15 @@ def success(record: Record, key: Key, task: str) -> Success | None:
     return Success(outcomes, by_seed) if outcomes else None
 
 
-def lead(record: Record, peer: Key, task: str, backend: str = TORCH) -> Lead | None:
-    """Ours against `peer`, timed by `backend`; None where one of the two was not evaluated."""
+def lead(record: Record, peer: Key, task: str, backend: str = TORCH, arm: str = "") -> Lead | None:
+    """Our `arm`, by default the first of ours, against `peer`, timed by `backend`; None where one
+    of the two was not evaluated."""
+    arm = arm or record["ours"][0]
     theirs, ms = success(record, peer, task), latency_ms(record, backend)
     ours = {
         key: found
         for key in keys(record)
-        if key.arm == record["ship"] and (found := success(record, key, task)) is not None
+        if key.arm == arm and (found := success(record, key, task)) is not None
     }
     if theirs is None or not ours or peer not in ms:
         return None
@@ -224,7 +227,7 @@ def dial(record: Record, alone: Key, task: str) -> Difference | None:
     """The success of our checkpoint of every K at the K of `alone`, minus that of `alone`; None
     where one of the two was not evaluated."""
     one = success(record, alone, task)
-    ours = success(record, Key(record["ship"], alone.loops, alone.steps), task)
+    ours = success(record, Key(record["ours"][0], alone.loops, alone.steps), task)
     return None if one is None or ours is None else _difference(one, ours)
 
 
@@ -273,7 +276,7 @@ def _training(record: Record) -> str:
 
 
 def _leads(record: Record) -> str:
-    head = ["peer", "K", "task", "at equal latency", "at equal success", "ours is"]
+    head = ["ours", "peer", "K", "task", "at equal latency", "at equal success", "ours is"]
     by_torch, by_kernels = (
         _table(head, _lead_rows(record, backend)) if latency_ms(record, backend) else ""
         for backend in (TORCH, FUSED)
@@ -294,13 +297,13 @@ def _leads(record: Record) -> str:
 
 
 def _lead_rows(record: Record, backend: str) -> list[list[str]]:
+    peers = [key for key in keys(record) if key.arm not in record["ours"]]
     rows: list[list[str]] = []
-    for key in keys(record):
-        for task in record["study"]["tasks"] if key.arm != record["ship"] else ():
-            found = lead(record, key, task, backend)
-            if found is not None:
-                cells = [_condition(record, key), task, *_lead_cells(found), found.verdict]
-                rows.append([key.arm, *cells])
+    for arm, key, task in product(record["ours"], peers, record["study"]["tasks"]):
+        found = lead(record, key, task, backend, arm)
+        if found is not None:
+            cells = [_condition(record, key), task, *_lead_cells(found), found.verdict]
+            rows.append([arm, key.arm, *cells])
     return rows
 
 

@@ -62,7 +62,7 @@ def record(runs: list[dict[str, Any]], ms: dict[tuple[str, int, int], float]) ->
             "episodes": 100,
             "data": {"lift": {"digest": "0f" * 8, "episodes": 3000}},
         },
-        "ship": "ship",
+        "ours": ["ship", "wide"],
         "arms": [
             {
                 "name": name,
@@ -130,9 +130,9 @@ def test_ours_is_compared_at_the_latency_of_each_clock_that_both_have():
     assert LEAD(found, peer, "lift", "fused").at_equal_success == (4, 0.75)
     assert LEAD(found, KEY("dense", 1, 0), "lift", "fused") is None
     by_torch, by_kernels = PAGE["page"](found).split("by the fused kernels: weights")
-    assert "| depth | 1 | lift | – | K = 4: 1.50 | behind on latency |" in by_torch  # noqa: RUF001
-    assert "| depth | 1 | lift | K = 4: +0.0 [+0.0, +0.0] | K = 4: 0.75 |" in by_kernels
-    assert "| dense |" not in by_kernels
+    assert "| ship | depth | 1 | lift | – | K = 4: 1.50 | behind on latency |" in by_torch  # noqa: RUF001
+    assert "| ship | depth | 1 | lift | K = 4: +0.0 [+0.0, +0.0] | K = 4: 0.75 |" in by_kernels
+    assert "| ship | dense |" not in by_kernels
 
 
 def test_a_depth_counts_as_equally_good_only_where_five_points_fewer_are_excluded():
