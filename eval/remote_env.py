@@ -27,6 +27,7 @@ from loopdit.eval.env_messages import (
     ENV_PROTOCOL_VERSION,
     ENV_WIRE,
     Ask,
+    EnvErrorCode,
     EnvMessage,
     Given,
     Moment,
@@ -48,6 +49,7 @@ _LOOK_MS = 50
 # Suites import for a minute and compile for another; a server that died is noticed without this.
 _ANSWER_S = 300.0
 _LAST_WORDS_MS = 100
+_FAREWELL_S = 1.0  # how long one client's farewell may be behind the next one's greeting
 
 
 class RemoteEnv:
@@ -89,7 +91,7 @@ class RemoteEnv:
             self._connect()
             client = secrets.randbits(63)
             request = Open(0, ENV_PROTOCOL_VERSION, client, image_size, env)
-            opened, _ = self._exchange(request, Opened)
+            opened = self._opened(request)
             self.policy_spec = PolicySpec.from_dict(opened.spec)
         except BaseException:
             self.close()
@@ -150,6 +152,18 @@ class RemoteEnv:
     def _ask(self, about: str, tensors: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         _, answered = self._exchange(Ask(0, about), Given, tensors)
         return answered["value"]
+
+    def _opened(self, request: Open) -> Opened:
+        """Asked again for a moment where another client drives, which may just have left: its
+        farewell comes over a connection of its own."""
+        until_s = time.monotonic() + _FAREWELL_S
+        while True:
+            try:
+                return self._exchange(request, Opened)[0]
+            except WireError as error:
+                if error.code != EnvErrorCode.BUSY or time.monotonic() > until_s:
+                    raise
+                time.sleep(_LOOK_MS / 1e3)
 
     def _connect(self) -> None:
         try:

@@ -4,9 +4,9 @@
 
 POLICY is a checkpoint's folder, which is timed by torch, and by the fused kernels where there are
 some for it; or the address of a server, whose own clock then counts: the wire is nobody's latency.
-Each repetition times every policy at every K:STEPS once, in a seeded random
-order, so that whatever else the machine does falls on all alike; one chunk before it, untimed,
-brings its weights back into the caches. No sample is removed.
+Each repetition times every policy at every K:STEPS once, in a seeded random order, so that whatever
+else the machine does falls on all alike; one chunk before it, untimed, brings its weights back into
+the caches. No sample is removed.
 """
 
 import argparse

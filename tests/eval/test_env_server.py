@@ -138,6 +138,13 @@ def test_a_second_client_is_refused_until_the_first_leaves(endpoint: str, remote
     RemoteEnv(endpoint).close()
 
 
+def test_a_client_that_comes_while_another_leaves_is_let_in(endpoint: str, remote: RemoteEnv):
+    leaving = threading.Timer(0.3, remote.close)
+    leaving.start()
+    RemoteEnv(endpoint).close()
+    leaving.join()
+
+
 def test_nobody_at_the_address_is_said_with_the_command_that_helps(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("loopdit.eval.remote_env._CONNECT_S", 0.2)
     with pytest.raises(ServerError, match=r"no environment server answers at tcp://127.0.0.1:9"):
