@@ -282,8 +282,8 @@ def _leads(record: Record) -> str:
         for backend in (TORCH, FUSED)
     )
     served = (
-        "\nThe same as they are served on a CPU, by the fused kernels: weights of unshared blocks "
-        "do not stay in the caches, and those of one block do.\n\n"
+        "\nThe same as they are served on a CPU, by the fused kernels, to which it matters how "
+        "many weights there are to read.\n\n"
     )
     return (
         "## Ours against each peer\n\nAt equal latency: our best K that is not slower by more than "

@@ -1,5 +1,6 @@
 """An environment in another process against the same one here."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -141,8 +142,9 @@ def test_a_second_client_is_refused_until_the_first_leaves(endpoint: str, remote
 def test_a_client_that_comes_while_another_leaves_is_let_in(endpoint: str, remote: RemoteEnv):
     leaving = threading.Timer(0.3, remote.close)
     leaving.start()
-    RemoteEnv(endpoint).close()
-    leaving.join()
+    with contextlib.closing(RemoteEnv(endpoint)) as following:
+        leaving.join()
+        assert following.reset(seed=5)[0]["proprio"][0] == 5
 
 
 def test_nobody_at_the_address_is_said_with_the_command_that_helps(monkeypatch: pytest.MonkeyPatch):

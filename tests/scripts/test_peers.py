@@ -129,7 +129,7 @@ def test_ours_is_compared_at_the_latency_of_each_clock_that_both_have():
     assert LEAD(found, peer, "lift").at_equal_success == (4, 1.5)
     assert LEAD(found, peer, "lift", "fused").at_equal_success == (4, 0.75)
     assert LEAD(found, KEY("dense", 1, 0), "lift", "fused") is None
-    by_torch, by_kernels = PAGE["page"](found).split("by the fused kernels: weights")
+    by_torch, by_kernels = PAGE["page"](found).split("by the fused kernels, to which")
     assert "| ship | depth | 1 | lift | – | K = 4: 1.50 | behind on latency |" in by_torch  # noqa: RUF001
     assert "| ship | depth | 1 | lift | K = 4: +0.0 [+0.0, +0.0] | K = 4: 0.75 |" in by_kernels
     assert "| ship | dense |" not in by_kernels
