@@ -330,7 +330,8 @@ def _how(record: Record) -> str:
     )
     study = record["study"]
     collected = "".join(
-        f"policy-collect env={task} episodes={of['episodes']} out=outputs/demos/{task}.zarr\n"
+        f"OPENBLAS_CORETYPE=SkylakeX policy-collect env={task} episodes={of['episodes']} "
+        f"out=outputs/demos/{task}.zarr\n"
         for task, of in study["data"].items()
     )
     return (
@@ -338,6 +339,8 @@ def _how(record: Record) -> str:
         f"{describe_machine(about)}; commit {', '.join(commits)}."
         f"{f' LeRobot: {theirs}.' if theirs else ''}{timed} "
         f"Record: [peers.json](results/peers.json)\n\n"
+        "A CPU without AVX-512 rounds otherwise and collects other episodes: compare the digests, "
+        "which `policy-info` prints.\n\n"
         f"```sh\n{collected}python scripts/peers/run.py --steps {study['steps']}\n```\n"
     )
 
