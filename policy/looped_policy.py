@@ -33,7 +33,14 @@ from loopdit.policy.looped_dit_config import ROLLED, LoopedDiTConfig
 from loopdit.policy.normalizer import Normalizer
 from loopdit.policy.objectives.depth import DepthPlan, ExitLosses, objective_losses
 from loopdit.policy.objectives.gripper import gripper_ends, gripper_mask, with_gripper
-from loopdit.policy.objectives.objective import BCE, CLEAN, DIFFUSIONS, Objective, Predict
+from loopdit.policy.objectives.objective import (
+    BCE,
+    CLEAN,
+    DIFFUSIONS,
+    Objective,
+    Predict,
+    noise_chunk,
+)
 from loopdit.policy.objectives.registry import make_objective
 from loopdit.policy.prefix import is_committed, of_the_rest, with_prefix
 from loopdit.policy.rolled_proprio import ProprioRoller
@@ -267,18 +274,15 @@ class LoopedPolicy(nn.Module):
         if proprio_noise:
             inputs = inputs._replace(proprio=inputs.proprio + proprio_noise * draws.proprio)
         chunk = self.normalizer.chunk(actions)
-        objective, noise, level = self.objective, draws.noise, draws.times
         context = self.model.encode(inputs, loops, truncate)
-        sample = objective.noised(chunk, noise, level)
-        exits = self.model.exits(sample, level, context, truncate)
+        noised = noise_chunk(self.objective, chunk, draws.noise, draws.times)
+        exits = self.model.exits(noised.sample, noised.level, context, truncate)
         supervised = islice(exits, self.depths[0] - 1, None)
         outputs = torch.stack([output.to(chunk.dtype) for output in supervised])  # from bf16, if so
         if inputs.committed is not None:
             valid = valid & ~is_committed(inputs.committed, self.horizon)
         exit_only = None if only is None else only - self.depths[0] + 1
-        return objective_losses(
-            objective, outputs, sample, chunk, noise, level, valid, distill, exit_only
-        )
+        return objective_losses(self.objective, outputs, noised, valid, distill, exit_only)
 
     def normalized(self, observation: Mapping[str, Tensor]) -> Inputs:
         """What the model is given for a raw batched observation."""

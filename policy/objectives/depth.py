@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loopdit.command import option, require_choice, require_effect
 from loopdit.errors import ConfigError
-from loopdit.policy.objectives.objective import Objective, squared_error
+from loopdit.policy.objectives.objective import NoisedChunk, Objective, squared_error
 
 ALL, RANDOM, CURRICULUM = "all", "random", "curriculum"
 _MODES = (ALL, RANDOM, CURRICULUM)
@@ -149,18 +149,16 @@ def exit_objectives(
 def objective_losses(
     objective: Objective,
     exits: Tensor,
-    sample: Tensor,
-    chunk: Tensor,
-    noise: Tensor,
-    level: Tensor,
+    noised: NoisedChunk,
     weight: Tensor,
     distill: float,
     only: int | None = None,
 ) -> ExitLosses:
-    """`exit_objectives` of the outputs (K, B, H, A) for a sample of chunk and noise at a level.
+    """`exit_objectives` of the outputs (K, B, H, A) for the sample of a noised chunk.
 
     The error is that of the chunks they imply, so that it can be compared between objectives.
     """
+    chunk, noise, level, sample = noised
     target = objective.target(chunk, noise, level)
     minimised = exit_objectives(
         exits, target, weight, distill, only, objective.loss, objective.as_target

@@ -12,7 +12,7 @@ timesteps, sampling rounds to those before the model sees them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -210,6 +210,21 @@ class SaysChunk:
     def chunk(self, sample: Tensor, output: Tensor, level: Tensor) -> Tensor:
         """The output."""
         return output
+
+
+class NoisedChunk(NamedTuple):
+    """A chunk on its way from noise, (B, H, A) all but the level, and its sample there, which is
+    what the model sees of it."""
+
+    chunk: Tensor
+    noise: Tensor
+    level: Tensor
+    sample: Tensor
+
+
+def noise_chunk(objective: Objective, chunk: Tensor, noise: Tensor, level: Tensor) -> NoisedChunk:
+    """The chunk at a level (B,) or (B, H), by the objective's own way there."""
+    return NoisedChunk(chunk, noise, level, objective.noised(chunk, noise, level))
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from loopdit.policy.graft.decoders.rich_head import RichHead
 from loopdit.policy.graft.features import Features
 from loopdit.policy.objectives.depth import ExitLosses, objective_losses
 from loopdit.policy.objectives.gripper import with_gripper
-from loopdit.policy.objectives.objective import Objective
+from loopdit.policy.objectives.objective import Objective, noise_chunk
 from loopdit.policy.objectives.registry import make_objective
 
 DEFAULT_STEPS = 10
@@ -81,14 +81,12 @@ class ActionDecoder(nn.Module):
         """Of each depth (K,), of actions (B, H, A) of which `valid` (B, H) count, for noise and
         times as `draw` makes them; `distill` and `only` as in `objectives/depth`."""
         objective = self.objective(ends)
-        sample = objective.noised(actions, noise, times)
+        noised = noise_chunk(objective, actions, noise, times)
         outputs: list[Tensor] = []
         for each in features:
-            outputs += self._head.exits(self._head.read(each), sample, times, self.loops)
+            outputs += self._head.exits(self._head.read(each), noised.sample, times, self.loops)
         said = torch.stack(outputs).to(actions.dtype)  # from bf16, under autocast
-        return objective_losses(
-            objective, said, sample, actions, noise, times, valid, distill, only
-        )
+        return objective_losses(objective, said, noised, valid, distill, only)
 
     def loss(
         self,

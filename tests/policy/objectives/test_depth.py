@@ -9,7 +9,7 @@ from loopdit.policy.objectives.depth import (
     objective_losses,
     plan_depth,
 )
-from loopdit.policy.objectives.objective import ObjectiveConfig
+from loopdit.policy.objectives.objective import ObjectiveConfig, noise_chunk
 from loopdit.policy.objectives.registry import make_objective
 
 
@@ -46,8 +46,8 @@ def test_all_exits_at_once_is_what_was_shipped_to_the_bit(exits: int, distill: f
     level = torch.full((3,), 0.5)
     noise = torch.zeros_like(target)
     flow = make_objective(ObjectiveConfig())
-    sample = flow.noised(target, noise, level)
-    same = objective_losses(flow, predicted, sample, target, noise, level, valid, distill)
+    noised = noise_chunk(flow, target, noise, level)
+    same = objective_losses(flow, predicted, noised, valid, distill)
     assert torch.equal(same.objective, expected)
     assert not same.error.requires_grad
     assert torch.equal(same.error, shipped(list(predicted.unbind(0)), target, valid, 0.0))
@@ -87,10 +87,10 @@ def test_errors_are_those_of_chunks_whatever_the_model_says(kind: str):
     level = objective.levels(3, torch.Generator().manual_seed(2))
     right = objective.target(chunk, noise, level)
     exits = torch.stack([right + 0.1, right])
-    sample = objective.noised(chunk, noise, level)
-    losses = objective_losses(objective, exits, sample, chunk, noise, level, valid, distill=0.5)
+    noised = noise_chunk(objective, chunk, noise, level)
+    losses = objective_losses(objective, exits, noised, valid, distill=0.5)
     torch.testing.assert_close(losses.objective, torch.tensor([0.01, 0.0]))
-    off = objective.chunk(sample, right + 0.1, level) - chunk
+    off = objective.chunk(noised.sample, right + 0.1, level) - chunk
     torch.testing.assert_close(losses.error[0], off[valid].square().mean())
     torch.testing.assert_close(losses.error[1], torch.tensor(0.0), rtol=0, atol=1e-6)
 
