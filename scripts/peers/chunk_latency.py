@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from opened import Opened, opened
-from page import FUSED, TORCH
+from standings import FUSED, TORCH
 
 from loopdit.datasets.spec import PolicySpec
 from loopdit.errors import BundleError, LoopditError

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from page import TORCH
+from standings import TORCH
 
 from loopdit.datasets.spec import Observation, PolicySpec
 from loopdit.deploy.client import PolicyClient

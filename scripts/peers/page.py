@@ -1,25 +1,42 @@
-"""docs/peers.md from the record that collect.py makes. Pure: no files, no other script.
-
-Success is pooled over the training seeds of an arm, with Wilson's interval; ours is compared with
-a peer on the pairs (training seed, test seed) that both have.
+"""docs/peers.md from the record that collect.py makes. Pure: no files. What follows from the record
+is standings.py's; success is pooled over the training seeds of an arm, with Wilson's interval.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
-from typing import Any, NamedTuple
+
+from standings import (
+    FUSED,
+    MARGIN,
+    SAME_LATENCY,
+    TORCH,
+    Gap,
+    Key,
+    Lead,
+    Record,
+    Success,
+    dial,
+    gap,
+    keys,
+    latency_ms,
+    lead,
+    success,
+)
 
 from loopdit.eval.reporting.table import milliseconds, percent
-from loopdit.eval.statistics.paired import Difference, paired_bootstrap
+from loopdit.eval.statistics.paired import Difference
 from loopdit.eval.statistics.success import wilson_interval
 from loopdit.machine import describe_machine
 
-Record = Mapping[str, Any]
-
-TORCH, FUSED = "torch", "fused"  # what chunks are timed by
 _DASH = "–"  # noqa: RUF001 - a dash for people
-_SAME_LATENCY = 1.05  # a p50 within that is the same
-_MARGIN = 0.05  # as good: the interval of the difference excludes that many successes fewer
+
+_TWO_INTERVALS = (
+    "Of these trainings: a paired bootstrap over the pairs of training and test seed, as if no "
+    "other training could end elsewhere. Of trainings to come: Student's t over the differences of "
+    "the training seeds. What is said of a policy, and not of its checkpoints here, goes by the "
+    "second. Where trainings of one arm end 20 points apart, as on `stack`, three show little."
+)
 
 _HEAD = """# Peers
 
@@ -41,54 +58,6 @@ by its other scheduler (DDIM).
 """
 
 
-class Key(NamedTuple):
-    """A policy as it is measured: an arm at one condition."""
-
-    arm: str
-    loops: int
-    steps: int
-
-
-class Success(NamedTuple):
-    """Over the training seeds: by (training seed, test seed's place), and of each training seed."""
-
-    outcomes: dict[tuple[int, int], bool]
-    by_seed: list[tuple[int, int]]
-
-    @property
-    def successes(self) -> int:
-        """Of all."""
-        return sum(self.outcomes.values())
-
-    @property
-    def rate(self) -> float:
-        """0 to 1."""
-        return self.successes / len(self.outcomes)
-
-
-class Lead(NamedTuple):
-    """What ours comes to against a peer on a task.
-
-    at_equal_latency: the best K of ours that is not slower, and its success minus the peer's.
-    at_equal_success: the fastest K of ours that is shown to be as good, within _MARGIN, and its
-    latency as a share of the peer's. None where there is no such K.
-    """
-
-    at_equal_latency: tuple[int, Difference] | None
-    at_equal_success: tuple[int, float] | None
-
-    @property
-    def verdict(self) -> str:
-        """In words."""
-        if self.at_equal_latency is not None and self.at_equal_latency[1].low > 0:
-            return "ahead on success"
-        if self.at_equal_success is not None and self.at_equal_success[1] < 1 / _SAME_LATENCY:
-            return "ahead on latency"
-        if self.at_equal_success is None:
-            return "as good at no K"
-        return "no lead shown" if self.at_equal_success[1] <= _SAME_LATENCY else "behind on latency"
-
-
 def page(record: Record) -> str:
     """The whole page."""
     study = record["study"]
@@ -103,7 +72,7 @@ def page(record: Record) -> str:
         of_how_many=_runs(record),
     )
     sections = [head, _arms(record), _successes(record)]
-    sections += [_dial(record), _training(record)]
+    sections += [_dial(record), _deeper(record), _training(record)]
     if record["latency"] is not None:
         sections.append(_leads(record))
     return "\n".join([*sections, _how(record)])
@@ -119,70 +88,6 @@ def _runs(record: Record) -> str:
     if fewest == most:
         return f"Of each arm and task: {most} training seeds."
     return f"Of an arm on a task: {fewest} to {most} training seeds; what is missing was not run."
-
-
-def keys(record: Record) -> list[Key]:
-    """Every arm at each of its conditions, in the record's order."""
-    found = {
-        Key(run["arm"], row["loops"], row["steps"]): None
-        for run in record["runs"]
-        for row in run["results"]
-    }
-    return list(found)
-
-
-def success(record: Record, key: Key, task: str) -> Success | None:
-    """None where it was not evaluated."""
-    outcomes: dict[tuple[int, int], bool] = {}
-    by_seed: list[tuple[int, int]] = []
-    for run in record["runs"]:
-        for row in run["results"]:
-            if (Key(run["arm"], row["loops"], row["steps"]), run["task"]) == (key, task):
-                every = [letter == "S" for letter in row["outcomes"]]
-                outcomes |= {(run["seed"], place): done for place, done in enumerate(every)}
-                by_seed.append((sum(every), len(every)))
-    return Success(outcomes, by_seed) if outcomes else None
-
-
-def lead(record: Record, peer: Key, task: str, backend: str = TORCH, arm: str = "") -> Lead | None:
-    """Our `arm`, by default the first of ours, against `peer`, timed by `backend`; None where one
-    of the two was not evaluated."""
-    arm = arm or record["ours"][0]
-    theirs, ms = success(record, peer, task), latency_ms(record, backend)
-    ours = {
-        key: found
-        for key in keys(record)
-        if key.arm == arm and (found := success(record, key, task)) is not None
-    }
-    if theirs is None or not ours or peer not in ms:
-        return None
-    differences = {key: _difference(theirs, found) for key, found in ours.items()}
-    ratios = {key: ms[key] / ms[peer] for key in ours if key in ms}
-    fast = [key for key, ratio in ratios.items() if ratio <= _SAME_LATENCY]
-    best = max(fast, key=lambda key: (differences[key].value, -ratios[key]), default=None)
-    good = [key for key in ratios if differences[key].low >= -_MARGIN]
-    fastest = min(good, key=lambda key: ratios[key], default=None)
-    return Lead(
-        None if best is None else (best.loops, differences[best]),
-        None if fastest is None else (fastest.loops, ratios[fastest]),
-    )
-
-
-def latency_ms(record: Record, backend: str = TORCH) -> dict[Key, float]:
-    """The median of each key that was timed by `backend`."""
-    rows: Sequence[Record] = (record["latency"] or {"rows": []})["rows"]
-    return {
-        Key(row["name"], row["loops"], row["steps"]): row["p50_ms"]
-        for row in rows
-        if row["backend"] == backend
-    }
-
-
-def _difference(theirs: Success, ours: Success) -> Difference:
-    both = sorted(theirs.outcomes.keys() & ours.outcomes.keys())
-    return paired_bootstrap(
-        [theirs.outcomes[pair] for pair in both], [ours.outcomes[pair] for pair in both]
-    )
 
 
 def _arms(record: Record) -> str:
@@ -223,14 +128,6 @@ def _successes(record: Record) -> str:
     )
 
 
-def dial(record: Record, alone: Key, task: str) -> Difference | None:
-    """The success of our checkpoint of every K at the K of `alone`, minus that of `alone`; None
-    where one of the two was not evaluated."""
-    one = success(record, alone, task)
-    ours = success(record, Key(record["ours"][0], alone.loops, alone.steps), task)
-    return None if one is None or ours is None else _difference(one, ours)
-
-
 def _dial(record: Record) -> str:
     names = [arm["name"] for arm in record["arms"] if arm["alone"]]
     rows: list[list[str]] = []
@@ -238,19 +135,51 @@ def _dial(record: Record) -> str:
         for task in record["study"]["tasks"] if key.arm in names else ():
             found = dial(record, key, task)
             if found is not None:
-                verdict = "ahead" if found.low > 0 else "behind" if found.high < 0 else "the same"
-                rows.append([key.arm, str(key.loops), task, _points(found), verdict])
+                rows.append([key.arm, str(key.loops), task, *_dial_cells(found)])
     if not rows:
         return ""
+    head = ["alone", "K", "task", "these trainings", "every K is", "to come", "every K is"]
     return (
         "## One checkpoint for every K\n\nIts success at a K minus that of a checkpoint trained "
-        "for that K alone, in points, with the 95 % interval of a paired bootstrap over training "
-        "and test seeds.\n\n" + _table(["alone", "K", "task", "difference", "every K is"], rows)
+        f"for that K alone, in points, with 95 % intervals. {_TWO_INTERVALS}\n\n"
+        + _table(head, rows)
     )
 
 
-def _points(found: Difference) -> str:
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+def _deeper(record: Record) -> str:
+    """One row for each deeper pass of an arm that has several, beside its shallowest."""
+    rows: list[list[str]] = []
+    first: dict[str, Key] = {}
+    for key in keys(record):
+        shallow = first.setdefault(key.arm, key)
+        for task in record["study"]["tasks"] if key.loops > shallow.loops else ():
+            one, deep = success(record, shallow, task), success(record, key, task)
+            if one is not None and deep is not None:
+                rows.append([key.arm, str(key.loops), task, *_dial_cells(gap(one, deep))])
+    if not rows:
+        return ""
+    head = ["arm", "K", "task", "these trainings", "deeper is", "to come", "deeper is"]
+    return (
+        "## What depth adds to one checkpoint\n\nIts success at a K minus that of the same weights "
+        "at K = 1, in points, with both intervals.\n\n" + _table(head, rows)
+    )
+
+
+def _dial_cells(found: Gap) -> list[str]:
+    beyond = _DASH if found.beyond is None else _standing(found.beyond, "not shown")
+    return [_here(found), _standing(found.here, "the same"), _bounds(found.beyond), beyond]
+
+
+def _standing(found: Difference, otherwise: str) -> str:
+    return "ahead" if found.low > 0 else "behind" if found.high < 0 else otherwise
+
+
+def _here(found: Gap) -> str:
+    return f"{100 * found.here.value:+.1f} {_bounds(found.here)}"
+
+
+def _bounds(found: Difference | None) -> str:
+    return _DASH if found is None else f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 def _training(record: Record) -> str:
@@ -276,7 +205,8 @@ def _training(record: Record) -> str:
 
 
 def _leads(record: Record) -> str:
-    head = ["ours", "peer", "K", "task", "at equal latency", "at equal success", "ours is"]
+    head = ["ours", "peer", "K", "task", "at equal latency", "to come"]
+    head += ["at equal success", "ours is", "to come"]
     by_torch, by_kernels = (
         _table(head, _lead_rows(record, backend)) if latency_ms(record, backend) else ""
         for backend in (TORCH, FUSED)
@@ -287,9 +217,10 @@ def _leads(record: Record) -> str:
     )
     return (
         "## Ours against each peer\n\nAt equal latency: our best K that is not slower by more than "
-        f"{_SAME_LATENCY - 1:.0%}, and its success minus the peer's in points, with the 95 % "
-        "interval of a paired bootstrap. At equal success: our fastest K of which that interval "
-        f"excludes {100 * _MARGIN:.0f} points fewer, and its latency as a share of the peer's. Our "
+        f"{SAME_LATENCY - 1:.0%}, and its success minus the peer's in points, with the 95 % "
+        "intervals of these trainings and of trainings to come, as above. At equal success: our "
+        "fastest K of which the interval of these trainings "
+        f"excludes {100 * MARGIN:.0f} points fewer, and its latency as a share of the peer's. Our "
         "K is chosen on the test seeds, the peer's is given. Timed by torch:\n\n"
         + by_torch
         + (served + by_kernels if by_kernels else "")
@@ -302,20 +233,20 @@ def _lead_rows(record: Record, backend: str) -> list[list[str]]:
     for arm, key, task in product(record["ours"], peers, record["study"]["tasks"]):
         found = lead(record, key, task, backend, arm)
         if found is not None:
-            cells = [_condition(record, key), task, *_lead_cells(found), found.verdict]
-            rows.append([arm, key.arm, *cells])
+            cells = [arm, key.arm, _condition(record, key), task, *_lead_cells(found)]
+            rows.append([*cells, found.verdict, found.verdict_beyond])
     return rows
 
 
-def _lead_cells(found: Lead) -> tuple[str, str]:
-    success_cell = latency_cell = _DASH
+def _lead_cells(found: Lead) -> tuple[str, str, str]:
+    success_cell = bounds_cell = latency_cell = _DASH
     if found.at_equal_latency is not None:
-        loops, d = found.at_equal_latency
-        success_cell = f"K = {loops}: {_points(d)}"
+        loops, between = found.at_equal_latency
+        success_cell, bounds_cell = f"K = {loops}: {_here(between)}", _bounds(between.beyond)
     if found.at_equal_success is not None:
         loops, ratio = found.at_equal_success
         latency_cell = f"K = {loops}: {ratio:.2f}"
-    return success_cell, latency_cell
+    return success_cell, bounds_cell, latency_cell
 
 
 def _how(record: Record) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from tests.policy.policies import small_store
 import loopdit
 from loopdit.errors import ConfigError
 
+Page = Callable[[dict[str, Any]], str]
 PEERS = Path(loopdit.__file__).parents[2] / "scripts" / "peers"
-PAGE: dict[str, Any] = runpy.run_path(str(PEERS / "page.py"))
-KEY, LEAD, SUCCESS = PAGE["Key"], PAGE["lead"], PAGE["success"]
+STANDINGS: dict[str, Any] = runpy.run_path(str(PEERS / "standings.py"))
+KEY, LEAD, SUCCESS = STANDINGS["Key"], STANDINGS["lead"], STANDINGS["success"]
+DIAL = STANDINGS["dial"]
 
 ABOUT = {
     "machine": {"cpu": "x", "cores": 2, "memory_gib": 4, "load_average": 0.0, "os": "y"},
@@ -78,6 +81,12 @@ def record(runs: list[dict[str, Any]], ms: dict[tuple[str, int, int], float]) ->
     }
 
 
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Page:
+    monkeypatch.syspath_prepend(str(PEERS))
+    return runpy.run_path(str(PEERS / "page.py"))["page"]
+
+
 GOOD, BAD = "S" * 90 + "F" * 10, "S" * 50 + "F" * 50
 
 
@@ -97,8 +106,8 @@ def test_ours_is_ahead_on_success_where_a_depth_that_is_not_slower_succeeds_more
     runs = [run("ship", 0, k1=BAD, k4=GOOD), run("dense", 0, k4=BAD)]
     ms = {("ship", 1, 0): 4.0, ("ship", 4, 0): 10.0, ("dense", 4, 0): 20.0}
     found = LEAD(record(runs, ms), KEY("dense", 4, 0), "lift")
-    loops, difference = found.at_equal_latency
-    assert (loops, round(difference.value, 3)) == (4, 0.4)
+    loops, gap = found.at_equal_latency
+    assert (loops, round(gap.here.value, 3)) == (4, 0.4)
     assert found.verdict == "ahead on success"
 
 
@@ -119,7 +128,7 @@ def test_at_equal_success_the_fastest_depth_counts():
     assert found.verdict == "ahead on latency"
 
 
-def test_ours_is_compared_at_the_latency_of_each_clock_that_both_have():
+def test_ours_is_compared_at_the_latency_of_each_clock_that_both_have(page: Page):
     runs = [run("ship", 0, k1=BAD, k4=GOOD), run("depth", 0, k1=GOOD), run("dense", 0, k1=BAD)]
     found = record(runs, {("ship", 4, 0): 12.0, ("depth", 1, 0): 8.0, ("dense", 1, 0): 20.0})
     clock = found["latency"]["rows"]
@@ -129,9 +138,9 @@ def test_ours_is_compared_at_the_latency_of_each_clock_that_both_have():
     assert LEAD(found, peer, "lift").at_equal_success == (4, 1.5)
     assert LEAD(found, peer, "lift", "fused").at_equal_success == (4, 0.75)
     assert LEAD(found, KEY("dense", 1, 0), "lift", "fused") is None
-    by_torch, by_kernels = PAGE["page"](found).split("by the fused kernels, to which")
-    assert "| ship | depth | 1 | lift | – | K = 4: 1.50 | behind on latency |" in by_torch  # noqa: RUF001
-    assert "| ship | depth | 1 | lift | K = 4: +0.0 [+0.0, +0.0] | K = 4: 0.75 |" in by_kernels
+    by_torch, by_kernels = page(found).split("by the fused kernels, to which")
+    assert "| ship | depth | 1 | lift | – | – | K = 4: 1.50 | behind on latency |" in by_torch  # noqa: RUF001
+    assert "| ship | depth | 1 | lift | K = 4: +0.0 [+0.0, +0.0] | – | K = 4: 0.75 |" in by_kernels  # noqa: RUF001
     assert "| ship | dense |" not in by_kernels
 
 
@@ -150,18 +159,18 @@ def test_ours_is_behind_where_every_depth_succeeds_less_often():
     assert (found.at_equal_success, found.verdict) == (None, "as good at no K")
 
 
-def test_nothing_is_said_of_a_lead_before_latencies_are_measured():
+def test_nothing_is_said_of_a_lead_before_latencies_are_measured(page: Page):
     runs = [run("ship", 0, k4=GOOD), run("dense", 0, k4=GOOD)]
     assert LEAD(record(runs, {}), KEY("dense", 4, 0), "lift") is None
-    assert "Ours against each peer" not in PAGE["page"](record(runs, {}))
+    assert "Ours against each peer" not in page(record(runs, {}))
 
 
-def test_the_page_has_each_seeds_successes_the_interval_and_the_commit():
+def test_the_page_has_each_seeds_successes_the_interval_and_the_commit(page: Page):
     runs = [
         *(run("ship", seed, k4=GOOD) for seed in (0, 1)),
         *(run("lerobot", seed, steps10=BAD) for seed in (0, 1)),
     ]
-    text = PAGE["page"](record(runs, {("ship", 4, 0): 12.3, ("lerobot", 1, 10): 45.6}))
+    text = page(record(runs, {("ship", 4, 0): 12.3, ("lerobot", 1, 10): 45.6}))
     assert "| ship | 4 | 180/200, 90 % [85, 93] (90, 90) | 0.125 0.125 | 12.3 |" in text
     assert "| lerobot | 10 denoising steps | 100/200, 50 % [43, 57] (50, 50) |" in text
     assert "| ship | lift | 100 100 | 60 60 | 0.2500 0.2500 |" in text
@@ -270,16 +279,57 @@ def test_a_study_is_of_one_set_of_demonstrations(collect: dict[str, Any], tmp_pa
         other.take_up()
 
 
-def test_every_k_is_compared_with_a_training_for_that_k_alone():
+def test_every_k_is_compared_with_a_training_for_that_k_alone(page: Page):
     runs = [run("ship", 0, k1=BAD, k4=GOOD), run("alone-1", 0, k1=GOOD), run("alone-4", 0, k4=GOOD)]
-    found = PAGE["dial"](record(runs, {}), KEY("alone-1", 1, 0), "lift")
-    assert found.value == pytest.approx(-0.4)
-    assert found.high < 0
-    assert PAGE["dial"](record(runs, {}), KEY("alone-4", 4, 0), "lift").value == 0
-    assert PAGE["dial"](record(runs, {}), KEY("alone-1", 1, 0), "stack") is None
-    text = PAGE["page"](record(runs, {}))
-    assert re.search(r"\| alone-1 \| 1 \| lift \| -40\.0 \[.*\] \| behind \|", text)
+    found = DIAL(record(runs, {}), KEY("alone-1", 1, 0), "lift")
+    assert found.here.value == pytest.approx(-0.4)
+    assert found.here.high < 0
+    assert found.beyond is None
+    assert DIAL(record(runs, {}), KEY("alone-4", 4, 0), "lift").here.value == 0
+    assert DIAL(record(runs, {}), KEY("alone-1", 1, 0), "stack") is None
+    text = page(record(runs, {}))
+    assert re.search(r"\| alone-1 \| 1 \| lift \| -40\.0 \[.*\] \| behind \| – \| – \|", text)  # noqa: RUF001
     assert "| alone-4 | 4 | lift | +0.0 [+0.0, +0.0] | the same |" in text
+
+
+def test_what_depth_adds_is_that_of_the_same_weights(page: Page):
+    runs = [run("ship", seed, k1=BAD, k4=GOOD) for seed in (0, 1)] + [
+        run("lerobot", 0, steps10=BAD)
+    ]
+    (row,) = [line for line in page(record(runs, {})).splitlines() if "| ahead | [" in line]
+    assert row.startswith("| ship | 4 | lift | +40.0 [")
+    assert row.endswith("| ahead |")
+
+
+def test_what_three_trainings_show_is_as_wide_as_they_differ():
+    worse, same, better = "S" * 40 + "F" * 60, BAD, "S" * 80 + "F" * 20
+    runs = [run("depth", seed, k1=same) for seed in (0, 1, 2)]
+    runs += [run("ship", seed, k1=k1) for seed, k1 in enumerate((worse, same, better))]
+    ms = {("ship", 1, 0): 5.0, ("depth", 1, 0): 5.0}
+    found = LEAD(record(runs, ms), KEY("depth", 1, 0), "lift")
+    _, gap = found.at_equal_latency
+    # Differences of -10, 0 and 30 points: mean 6.667, standard error 12.02, t = 4.303 by 2 degrees.
+    assert gap.here.low > 0
+    assert gap.beyond.value == gap.here.value == pytest.approx(0.0667, abs=1e-4)
+    assert (gap.beyond.low, gap.beyond.high) == pytest.approx((-0.4505, 0.5838), abs=1e-3)
+    assert (found.verdict, found.verdict_beyond) == ("ahead on success", "not shown")
+
+
+def test_trainings_that_end_alike_are_no_surer_than_their_test_seeds():
+    runs = [
+        run(arm, seed, k1=k1) for arm, k1 in (("depth", BAD), ("ship", GOOD)) for seed in (0, 1)
+    ]
+    found = LEAD(
+        record(runs, {("ship", 1, 0): 5.0, ("depth", 1, 0): 5.0}), KEY("depth", 1, 0), "lift"
+    )
+    _, gap = found.at_equal_latency
+    assert gap.beyond == gap.here
+    assert found.verdict_beyond == "ahead on success"
+    turned = [{**each, "arm": {"ship": "depth", "depth": "ship"}[each["arm"]]} for each in runs]
+    found = LEAD(
+        record(turned, {("ship", 1, 0): 5.0, ("depth", 1, 0): 5.0}), KEY("depth", 1, 0), "lift"
+    )
+    assert found.verdict_beyond == "as good at no K"
 
 
 def test_a_study_goes_on_from_a_record_of_the_same_sizes_and_arms(
