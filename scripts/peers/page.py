@@ -32,10 +32,11 @@ from loopdit.machine import describe_machine
 _DASH = "–"  # noqa: RUF001 - a dash for people
 
 _TWO_INTERVALS = (
-    "Of these trainings: a paired bootstrap over the pairs of training and test seed, as if no "
-    "other training could end elsewhere. Of trainings to come: Student's t over the differences of "
-    "the training seeds. What is said of a policy, and not of its checkpoints here, goes by the "
-    "second. Where trainings of one arm end 20 points apart, as on `stack`, three show little."
+    "\nDifferences below are in points and have two 95 % intervals. Of these trainings: a paired "
+    "bootstrap over the pairs of training and test seed, as if no other training could end "
+    "elsewhere. Of trainings to come: Student's t over the differences of the training seeds. What "
+    "is said of a policy, and not of its checkpoints here, goes by the second; where trainings of "
+    "one arm end far apart, few of them show little.\n"
 )
 
 _HEAD = """# Peers
@@ -124,7 +125,7 @@ def _successes(record: Record) -> str:
         "A fair draw, which LeRobot's sampler makes, errs by its spread too; ours starts from its "
         "best guess. Latency: all arms in turn in one thread, by torch and, where there are "
         "kernels for the policy, by those that serve it on a CPU "
-        "([fused.md](fused.md)).\n\n" + _table(head, rows)
+        "([fused.md](fused.md)).\n\n" + _table(head, rows) + _TWO_INTERVALS
     )
 
 
@@ -135,14 +136,13 @@ def _dial(record: Record) -> str:
         for task in record["study"]["tasks"] if key.arm in names else ():
             found = dial(record, key, task)
             if found is not None:
-                rows.append([key.arm, str(key.loops), task, *_dial_cells(found)])
+                rows.append([key.arm, str(key.loops), task, *_gap_cells(found)])
     if not rows:
         return ""
     head = ["alone", "K", "task", "these trainings", "every K is", "to come", "every K is"]
     return (
         "## One checkpoint for every K\n\nIts success at a K minus that of a checkpoint trained "
-        f"for that K alone, in points, with 95 % intervals. {_TWO_INTERVALS}\n\n"
-        + _table(head, rows)
+        "for that K alone.\n\n" + _table(head, rows)
     )
 
 
@@ -155,17 +155,17 @@ def _deeper(record: Record) -> str:
         for task in record["study"]["tasks"] if key.loops > shallow.loops else ():
             one, deep = success(record, shallow, task), success(record, key, task)
             if one is not None and deep is not None:
-                rows.append([key.arm, str(key.loops), task, *_dial_cells(gap(one, deep))])
+                rows.append([key.arm, str(key.loops), task, *_gap_cells(gap(one, deep))])
     if not rows:
         return ""
     head = ["arm", "K", "task", "these trainings", "deeper is", "to come", "deeper is"]
     return (
         "## What depth adds to one checkpoint\n\nIts success at a K minus that of the same weights "
-        "at K = 1, in points, with both intervals.\n\n" + _table(head, rows)
+        "at K = 1.\n\n" + _table(head, rows)
     )
 
 
-def _dial_cells(found: Gap) -> list[str]:
+def _gap_cells(found: Gap) -> list[str]:
     beyond = _DASH if found.beyond is None else _standing(found.beyond, "not shown")
     return [_here(found), _standing(found.here, "the same"), _bounds(found.beyond), beyond]
 
@@ -217,9 +217,8 @@ def _leads(record: Record) -> str:
     )
     return (
         "## Ours against each peer\n\nAt equal latency: our best K that is not slower by more than "
-        f"{SAME_LATENCY - 1:.0%}, and its success minus the peer's in points, with the 95 % "
-        "intervals of these trainings and of trainings to come, as above. At equal success: our "
-        "fastest K of which the interval of these trainings "
+        f"{SAME_LATENCY - 1:.0%}, and its success minus the peer's, with both intervals. "
+        "At equal success: our fastest K of which the interval of these trainings "
         f"excludes {100 * MARGIN:.0f} points fewer, and its latency as a share of the peer's. Our "
         "K is chosen on the test seeds, the peer's is given. Timed by torch:\n\n"
         + by_torch
